@@ -1,0 +1,26 @@
+"""Installs the Python module alone, for machines without ROS: `pip install .` (colcon builds with CMakeLists.txt)."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "src/opendrivevla_ros/__init__.py").read_text())
+REQUIREMENTS = [
+    line for line in (HERE / "requirements/runtime.txt").read_text().splitlines() if line and not line.startswith("#")
+]
+
+setup(
+    name="opendrivevla_ros",
+    version=VERSION.group(1),
+    description="Vision-language-action driving models on ROS 2",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"": "src"},
+    packages=find_namespace_packages("src"),
+    install_requires=REQUIREMENTS,
+    entry_points={"console_scripts": ["odv = opendrivevla_ros.cli.main:main"]},
+)
