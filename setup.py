@@ -21,6 +21,11 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_namespace_packages("src"),
+    # where colcon installs them too: bags need the message definitions, nodes their configuration
+    data_files=[
+        (f"share/opendrivevla_ros/{folder}", [str(path) for path in sorted(Path(folder).iterdir()) if path.is_file()])
+        for folder in ("msg", "srv", "action", "config", "config/rig", "config/topics", "config/dds")
+    ],
     install_requires=REQUIREMENTS,
     entry_points={"console_scripts": ["odv = opendrivevla_ros.cli.main:main"]},
 )

@@ -14,9 +14,9 @@ import launch_testing.asserts
 import pytest
 import rclpy
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from opendrivevla_ros.msg import PlannedTrajectory, VlaStatus
 
 from opendrivevla_ros.datasets.synthetic_bag import write_synthetic_bag
-from opendrivevla_ros.msg import PlannedTrajectory, VlaStatus
 
 REPOSITORY = Path(__file__).parent.parent.parent
 DOMAIN = "97"
