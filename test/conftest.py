@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples may take long on a loaded machine, and the same ones are tried in every run.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"

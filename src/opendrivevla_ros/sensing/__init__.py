@@ -1,0 +1,1 @@
+"""From bytes to an Observation: image codec, synchroniser, odometry buffer, calibration. Neither torch nor rclpy."""
