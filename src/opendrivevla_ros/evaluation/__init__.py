@@ -1,0 +1,1 @@
+"""How good plans are: measures that agree with the field's published ones. numpy only."""
