@@ -1,0 +1,1 @@
+"""Prompts, trajectory text, and a language model that can only write well-formed plans. torch and transformers."""

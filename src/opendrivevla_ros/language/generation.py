@@ -1,0 +1,248 @@
+"""Generation: plans that the grammar makes well-formed, and free text for answers, both against a deadline.
+
+Only decisions cost a forward: tokens that the grammar forces are fed together with the decision before them, and of
+the vocabulary only the tokens that a decision can be about get logits.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.language.deadline import Deadline
+from opendrivevla_ros.language.decoder import Decoder
+from opendrivevla_ros.language.grammar import TokenGrammar
+from opendrivevla_ros.language.trajectory_text import parse_trajectory
+
+NO_DEADLINE = Deadline()
+
+
+@dataclass(frozen=True)
+class TrajectoryGeneration:
+    """Plans written by the model; the first row is the greedy one, the others are sampled.
+
+    waypoints: [S, 6, 2] as written (lidar frame, metres). tokens: ids by row. log_probabilities: by row, of each
+    decision among what the grammar allowed there, before temperature. token_counts: `prompt` positions, `forced` and
+    `generated` (decided) tokens of the greedy row, `forwards` of the decode. prefill_s, decode_s: seconds.
+    """
+
+    waypoints: Array
+    texts: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    log_probabilities: tuple[Array, ...]
+    token_counts: dict[str, int]
+    prefill_s: float
+    decode_s: float
+
+    @property
+    def text(self) -> str:
+        """The greedy plan's text."""
+        return self.texts[0]
+
+
+class TrajectoryGenerator:
+    """Writes plans with a decoder under a grammar."""
+
+    def __init__(self, decoder: Decoder, grammar: TokenGrammar) -> None:
+        device = decoder.head.device
+        self.decoder, self.grammar = decoder, grammar
+        self._head = decoder.head[list(grammar.tokens)].clone()  # [U, hidden]
+        self._column = {token: column for column, token in enumerate(grammar.tokens)}
+        barred = torch.from_numpy(~grammar.allowed).to(device)
+        self._barrier = torch.zeros(barred.shape, device=device).masked_fill_(barred, float("-inf"))  # [states, U]
+        self._barrier[(~grammar.allowed).all(1)] = 0.0  # rows that are done choose anything, and nobody looks
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        embeddings: Tensor,
+        *,
+        prefix: Sequence[int] = (),
+        samples: int = 0,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        repetition_penalty: float = 1.0,
+        deadline: Deadline = NO_DEADLINE,
+        on_text: Callable[[str], None] | None = None,
+    ) -> TrajectoryGeneration:
+        """The greedy plan for a prompt [L, hidden], and `samples` more at `temperature`, in one batch.
+
+        prefix: the ids of the prompt's unchanging text beginning (`prompt.text_prefix`). repetition_penalty: as in
+        `transformers`, over the tokens generated so far. on_text: gets the greedy text in pieces as it comes.
+        Raises DeadlineExceeded; ValueError for a prompt that leaves no room for a plan.
+        """
+        if temperature <= 0:
+            raise ValueError(f"the sampling temperature must be above 0, not {temperature}")
+        started = time.perf_counter()
+        deadline.check()
+        decoder, grammar, rows = self.decoder, self.grammar, 1 + samples
+        opening, state = grammar.forced(0)
+        prompt = torch.cat([embeddings, decoder.embedding[opening]]) if opening else embeddings
+        hidden = decoder.prefill(prompt, prefix=prefix, check=deadline.check)
+        if rows > 1:
+            decoder.fork(rows)
+            hidden = hidden.expand(rows, -1)
+        prefilled = time.perf_counter()
+
+        tokens = [list(opening) for _ in range(rows)]
+        states = [state] * rows
+        history: list[tuple[Tensor, list[int]]] = []  # logits and decided columns, by forward
+        counts = [0] * rows  # decisions by row
+        penalised = _Repetition(repetition_penalty, rows, self._column, self._head.device)
+        penalised.add(tokens)
+        if on_text:
+            on_text(self._spell(opening))
+        forwards = 0
+        while True:
+            logits = penalised(F.linear(hidden, self._head).float()) + self._barrier[states]
+            decided = _decide(logits, temperature, generator)
+            history.append((logits, decided))
+            news: list[list[int]] = [[] for _ in range(rows)]
+            for row, column in enumerate(decided):
+                if states[row] != grammar.final:
+                    token = grammar.tokens[column]
+                    forced, states[row] = grammar.forced(grammar.advance(states[row], token))
+                    news[row] = [token, *forced]
+                    tokens[row] += news[row]
+                    counts[row] += 1
+            penalised.add(news)
+            if on_text and news[0]:
+                on_text(self._spell(news[0]))
+            if all(state == grammar.final for state in states):
+                break
+            deadline.check()
+            hidden = decoder.step(news, check=deadline.check)
+            forwards += 1
+        texts = tuple(self._spell(row) for row in tokens)
+        log_probabilities = _log_probabilities(history)
+        return TrajectoryGeneration(
+            waypoints=np.stack([parse_trajectory(text) for text in texts]),
+            texts=texts,
+            tokens=tuple(tuple(row) for row in tokens),
+            log_probabilities=tuple(row[:count] for row, count in zip(log_probabilities, counts, strict=True)),
+            token_counts={
+                "prompt": len(embeddings),
+                "forced": len(tokens[0]) - counts[0],
+                "generated": counts[0],
+                "forwards": forwards,
+            },
+            prefill_s=prefilled - started,
+            decode_s=time.perf_counter() - prefilled,
+        )
+
+    def _spell(self, tokens: Sequence[int]) -> str:
+        return "".join(self.grammar.texts[token] for token in tokens)
+
+
+class _Repetition:
+    """The repetition penalty of CTRL (arXiv 1909.05858) over the tokens written so far, by row."""
+
+    def __init__(self, penalty: float, rows: int, column: dict[int, int] | None, device: torch.device) -> None:
+        self._penalty, self._column = penalty, column
+        self._seen: list[set[int]] = [set() for _ in range(rows)]
+        self._device = device
+
+    def add(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Takes note of new tokens by row."""
+        if self._penalty == 1.0:
+            return
+        for seen, new in zip(self._seen, tokens, strict=True):
+            if self._column is None:
+                seen.update(new)
+            else:
+                seen.update(self._column[token] for token in new if token in self._column)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits [rows, columns] with those of seen tokens moved down."""
+        if self._penalty == 1.0:
+            return logits
+        for row, seen in enumerate(self._seen):
+            if seen:
+                index = torch.tensor(sorted(seen), device=self._device)
+                score = logits[row, index]
+                logits[row, index] = torch.where(score < 0, score * self._penalty, score / self._penalty)
+        return logits
+
+
+def _decide(logits: Tensor, temperature: float, generator: torch.Generator | None) -> list[int]:
+    """Columns by row of logits [rows, U]: the largest in row 0, drawn in the others."""
+    if len(logits) == 1:
+        return logits.argmax(-1).tolist()
+    # The largest of logits with Gumbel noise is a draw from their softmax (Maddison et al. 2014, arXiv 1411.0030).
+    gumbel = -torch.empty_like(logits).exponential_(generator=generator).log_()
+    gumbel[0] = 0.0
+    return (logits / temperature + gumbel).argmax(-1).tolist()
+
+
+def _log_probabilities(history: list[tuple[Tensor, list[int]]]) -> Array:
+    """[rows, forwards] of the decided columns: one softmax for all."""
+    logits = torch.stack([entry[0] for entry in history])  # [forwards, rows, U]
+    columns = torch.tensor([entry[1] for entry in history], device=logits.device)
+    scores = logits.log_softmax(-1).gather(-1, columns[..., None])[..., 0]
+    return scores.T.cpu().double().numpy()
+
+
+def generate_tokens(
+    decoder: Decoder,
+    embeddings: Tensor,
+    *,
+    prefix: Sequence[int] = (),
+    stop_tokens: frozenset[int],
+    max_tokens: int = 512,
+    repetition_penalty: float = 1.0,
+    deadline: Deadline = NO_DEADLINE,
+) -> Iterator[int]:
+    """Greedy tokens after a prompt [L, hidden], without a grammar, up to a stop token (not given) or `max_tokens`.
+
+    Also ends where the decoder's positions end. Raises DeadlineExceeded.
+    """
+    deadline.check()
+    penalised = _Repetition(repetition_penalty, 1, None, decoder.head.device)
+    with torch.inference_mode():
+        hidden = decoder.prefill(embeddings, prefix=prefix, check=deadline.check)
+    for count in range(1, max_tokens + 1):
+        with torch.inference_mode():
+            token = int(penalised(F.linear(hidden, decoder.head).float()).argmax(-1))
+        if token in stop_tokens:
+            return
+        yield token
+        if count == max_tokens or decoder.lengths[0] == decoder.max_length:
+            return
+        penalised.add([[token]])
+        deadline.check()
+        hidden = decoder.step([[token]], check=deadline.check)
+
+
+def generate_text(
+    decoder: Decoder,
+    tokenizer: Any,
+    embeddings: Tensor,
+    *,
+    prefix: Sequence[int] = (),
+    stop_tokens: frozenset[int],
+    max_tokens: int = 512,
+    repetition_penalty: float = 1.0,
+    deadline: Deadline = NO_DEADLINE,
+) -> Iterator[str]:
+    """`generate_tokens` as text without special tokens, in pieces that hold whole characters."""
+    stream = DecodeStream(skip_special_tokens=True)
+    tokens = generate_tokens(
+        decoder,
+        embeddings,
+        prefix=prefix,
+        stop_tokens=stop_tokens,
+        max_tokens=max_tokens,
+        repetition_penalty=repetition_penalty,
+        deadline=deadline,
+    )
+    for token in tokens:
+        piece = stream.step(tokenizer.backend_tokenizer, token)
+        if piece:
+            yield piece
