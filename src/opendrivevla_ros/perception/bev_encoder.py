@@ -104,7 +104,7 @@ class SpatialCrossAttention(nn.Module):
         x, y, weights = x[cell].view(entries) + centre_x, y[cell].view(entries) + centre_y, weights[cell]
         x, y, weights = (part.view(*entries[:2], levels, points) for part in (x, y, weights))
         sampled = sample_cells(value, shapes, x, y, weights, pillars.pair_camera)
-        summed = query.new_zeros(cells, dim).index_add_(0, cell, sampled)
+        summed = sampled.new_zeros(cells, dim).index_add_(0, cell, sampled)
         return self.output_proj(summed)
 
     def _centres(self, pillars: PillarProjection, shapes: Sequence[tuple[int, int]]) -> Tensor:

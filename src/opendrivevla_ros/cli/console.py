@@ -1,0 +1,99 @@
+"""What the subcommands share: the terminal, failing with one sentence, figures in tables."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from opendrivevla_ros.datasets.bags import BagError
+from opendrivevla_ros.policies.registry import CheckpointError
+from opendrivevla_ros.sensing.calibration import CalibrationError
+
+TRAINED_POLICY = "checkpoints/small"
+UNTRAINED_POLICY = "opendrivevla-small-random"
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+class CommandError(Exception):
+    """A command that cannot do its job: one sentence with the remedy."""
+
+
+USER_ERRORS = (
+    CommandError,
+    BagError,
+    CalibrationError,
+    CheckpointError,
+    OSError,
+)  # each a sentence that says what to do
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """Turns what a user can mend (a bag, a file, a name) into one line on stderr and exit code 1."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def progress_bar() -> Progress:
+    """A progress bar for fractions; it goes away when the work is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+
+
+def summarize_times(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """p50 and p95 in milliseconds, and the count, by name; names without samples are left out."""
+    return {
+        name: {
+            "p50_ms": round(float(np.percentile(samples, 50)) * 1e3, 3),
+            "p95_ms": round(float(np.percentile(samples, 95)) * 1e3, 3),
+            "count": len(samples),
+        }
+        for name, samples in seconds.items()
+        if len(samples)
+    }
+
+
+def times_table(times: Mapping[str, Mapping[str, float]]) -> Table:
+    """The table of `summarize_times`."""
+    table = Table("stage", "p50 ms", "p95 ms", "count")
+    for name, row in times.items():
+        table.add_row(name, f"{row['p50_ms']:.2f}", f"{row['p95_ms']:.2f}", str(int(row["count"])))
+    return table
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes readable JSON."""
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def install_file(relative: str) -> Path:
+    """A file that comes with the package ("config/rig/nuscenes.yaml"), in the source tree or below an install prefix.
+
+    Raises FileNotFoundError.
+    """
+    for folder in Path(__file__).absolute().parents:
+        for candidate in (folder / relative, folder / "share" / "opendrivevla_ros" / relative):
+            if candidate.exists():
+                return candidate
+    raise FileNotFoundError(f"{relative} did not come with this installation; run from the source tree or reinstall")
+
+
+def shipped_policy() -> str:
+    """The trained checkpoint that comes with the package, or, where there is none, random weights."""
+    try:
+        folder = install_file(TRAINED_POLICY)
+    except FileNotFoundError:
+        return UNTRAINED_POLICY
+    return str(folder) if (folder / "config.json").is_file() else UNTRAINED_POLICY

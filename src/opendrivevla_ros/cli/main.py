@@ -1,0 +1,26 @@
+"""`odv`, the command line of opendrivevla_ros."""
+
+import typer
+
+from opendrivevla_ros.cli import checkpoint, demo, doctor, play, replay
+
+app = typer.Typer(
+    name="odv",
+    help="Vision-language-action driving on ROS 2: six cameras and odometry in, plans out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+app.command()(replay.replay)
+app.command()(play.play)
+app.command()(doctor.doctor)
+app.add_typer(checkpoint.app, name="checkpoint")
+
+
+def main() -> None:
+    """Entry point of the `odv` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Policies without a model, to compare with and to try everything around a policy at no cost."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from opendrivevla_ros.core.ego import EgoState
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
+from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.trajectory import Trajectory
+
+TIMES = np.arange(1, 7) * 0.5  # seconds after t0
+ACCELERATION_SIGMA = 1.0  # m/s^2: what a driver may do that constant velocity does not foresee
+CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
+EXPLANATION = "This baseline sees no pictures: it keeps the present speed and yaw rate for three seconds."
+
+
+class ConstantVelocityPolicy:
+    """Keeps speed and yaw rate: six points, 0.5 s apart. Ignores the pictures and the command."""
+
+    info = PolicyInfo(model_id="constant_velocity", weights_hash="", trained=True, image_size=(1, 1))
+
+    def __init__(self) -> None:
+        self._requested_mode = ThinkingMode.FAST
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+    def set_thinking_mode(self, mode: ThinkingMode) -> None:
+        """There is nothing to think about; plans report FAST."""
+        self._requested_mode = mode
+
+    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+        """The continued arc, or PlanError for an ego state that is not finite or a deadline already past."""
+        started_ns = time.monotonic_ns()
+        if deadline_ns is not None and started_ns >= deadline_ns:
+            late_ms = (started_ns - deadline_ns) / 1e6
+            raise PlanError(PlanFailure.DEADLINE, f"the deadline had passed {late_ms:.0f} ms before planning began")
+        if not observation.ego.is_finite:
+            raise PlanError(PlanFailure.BAD_OBSERVATION, "the ego state holds values that are not finite")
+        covariance = (0.5 * ACCELERATION_SIGMA * TIMES**2)[:, None, None] ** 2 * np.eye(2)
+        trajectory = Trajectory.from_waypoints(
+            TIMES, continued_arc(observation.ego, TIMES), observation.ego.speed, covariance
+        )
+        return Plan(
+            stamp_ns=observation.stamp_ns,
+            trajectory=trajectory,
+            confidence=CONFIDENCE,
+            reasoning=Reasoning(EXPLANATION, self._requested_mode, ThinkingMode.FAST),
+            stage_times={"extrapolate": (time.monotonic_ns() - started_ns) / 1e9},
+        )
+
+    def answer(self, observation: Observation, question: str) -> Iterator[str]:
+        """Says that it cannot answer."""
+        yield "I am the constant velocity baseline and see no pictures, so I cannot answer questions about the scene."
+
+
+def continued_arc(ego: EgoState, times: Array) -> Array:
+    """Positions [N, 2] of base_link at `times` [N] (s), in base_link now, at constant body velocity and yaw rate."""
+    angle = float(ego.angular_velocity[2]) * times
+    # integral over t of (cos, sin)(yaw_rate * t); sinc keeps it exact as the yaw rate goes to zero
+    along = times * np.sinc(angle / np.pi)
+    across = times * np.sin(angle / 2) * np.sinc(angle / (2 * np.pi))
+    vx, vy = ego.velocity[:2]
+    return np.column_stack([vx * along - vy * across, vx * across + vy * along])

@@ -1,0 +1,127 @@
+"""Everything that makes one OpenDriveVLA checkpoint, and the presets `base` (0.5B, 3B, 7B) and `small`."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE
+from opendrivevla_ros.language.model import LanguageConfig
+from opendrivevla_ros.language.system_text import SYSTEM_TEXT
+from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
+from opendrivevla_ros.policies.strict_json import from_plain, to_plain
+
+POLICY = "opendrivevla"
+
+
+@dataclass(frozen=True)
+class OpenDriveVlaConfig:
+    """One checkpoint. Defaults: the published 0.5B as it is right on a vehicle.
+
+    trained: False where the weights are random. language: None for perception alone (a UniAD stage-1 checkpoint).
+    system_text: of the chat prompt. heading_as_trained: the prompt has velocity along y only and no yaw rate, as the
+    published training data (see `PromptFields.from_ego`). eos_ids: tokens that end an answer. repetition_penalty:
+    over generated tokens, 1 for none. max_new_tokens: of one answer to a question. lidar_to_base: [4][4], where the
+    training vehicle carried the model's lidar frame; a rig whose frame stands or points otherwise is refused.
+    """
+
+    model_id: str = "opendrivevla-0.5b"
+    trained: bool = True
+    perception: PerceptionConfig = field(default_factory=lambda: PerceptionConfig(quirks=PublishedQuirks.as_trained()))
+    language: LanguageConfig | None = field(default_factory=LanguageConfig)
+    system_text: str = SYSTEM_TEXT
+    heading_as_trained: bool = True
+    eos_ids: tuple[int, ...] = (151645, 151643)
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 512
+    lidar_to_base: tuple[tuple[float, ...], ...] = tuple(tuple(row) for row in NUSCENES_LIDAR_TO_BASE.tolist())
+
+
+def save_config(config: OpenDriveVlaConfig, path: Path) -> None:
+    """Writes config.json, with the key "policy" first so that a reader knows what the folder holds."""
+    path.write_text(json.dumps({"policy": POLICY, **to_plain(config)}, indent=2) + "\n")
+
+
+def parse_config(data: Any) -> OpenDriveVlaConfig:
+    """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
+    if not isinstance(data, dict) or data.get("policy") != POLICY:
+        found = data.get("policy") if isinstance(data, dict) else data
+        raise ValueError(f'config.policy must be "{POLICY}", not {found!r}')
+    return from_plain(OpenDriveVlaConfig, {key: value for key, value in data.items() if key != "policy"})
+
+
+def base() -> OpenDriveVlaConfig:
+    """OpenDriveVLA-0.5B, every dimension as published."""
+    return OpenDriveVlaConfig()
+
+
+def base_3b() -> OpenDriveVlaConfig:
+    """The published perception with Qwen2.5-3B-Instruct's public dimensions."""
+    language = replace(LanguageConfig(), hidden_size=2048, layers=36, heads=16, intermediate_size=11008)
+    return replace(base(), model_id="opendrivevla-3b", language=language)
+
+
+def base_7b() -> OpenDriveVlaConfig:
+    """The published perception with Qwen2.5-7B-Instruct's public dimensions."""
+    language = LanguageConfig(
+        vocabulary_size=152064,
+        hidden_size=3584,
+        layers=28,
+        heads=28,
+        key_value_heads=4,
+        intermediate_size=18944,
+        tied_embeddings=False,
+    )
+    return replace(base(), model_id="opendrivevla-7b", language=language)
+
+
+def small_perception() -> PerceptionConfig:
+    """The same classes with numbers that two CPU cores can drive with: 224x126 pictures, 2 m cells over +-40 m."""
+    return PerceptionConfig(
+        image_size=(224, 126),
+        resnet_blocks=(2, 2, 2, 2),
+        resnet_width=16,
+        deformable_stages=(False, False, False, False),
+        embed_dim=64,
+        ffn_dim=128,
+        heads=4,
+        range_metres=(-40.0, -40.0, -5.0, 40.0, 40.0, 3.0),
+        bev_size=40,
+        encoder_layers=3,
+        queries=40,
+        decoder_layers=3,
+        max_tracks=40,
+        centre_range=(-45.0, -45.0, -10.0, 45.0, 45.0, 10.0),
+        map_queries=24,
+        map_layers=2,
+        map_attention_levels=1,
+        map_masks=12,
+        thing_blocks=2,
+        stuff_blocks=2,
+        mask_mlp_ratio=2,
+        scene_grid=(2, 4),
+        quirks=PublishedQuirks.none(),
+    )
+
+
+def small(vocabulary_size: int, eos_id: int) -> OpenDriveVlaConfig:
+    """The preset that this package trains on its own world; its tokenizer gives the vocabulary size and `eos_id`."""
+    perception = small_perception()
+    language = LanguageConfig(
+        vocabulary_size=vocabulary_size,
+        hidden_size=128,
+        intermediate_size=384,
+        layers=4,
+        heads=4,
+        key_value_heads=2,
+        max_positions=1024,
+        feature_size=perception.embed_dim,
+    )
+    return OpenDriveVlaConfig(
+        model_id="opendrivevla-small",
+        perception=perception,
+        language=language,
+        heading_as_trained=False,
+        eos_ids=(eos_id,),
+        max_new_tokens=128,
+    )

@@ -1,0 +1,93 @@
+"""Makes OpenDriveVLA policies: from a checkpoint folder, or small and random."""
+
+import hashlib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
+from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.opendrivevla import config as configs
+from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, load_config, load_model, random_model
+from opendrivevla_ros.policies.opendrivevla.policy import OpenDriveVlaPolicy, PlanningOptions
+
+
+def from_folder(folder: Path, *, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
+    """The policy of a checkpoint folder. Raises CheckpointError."""
+    planning = _planning_options(options)
+    _check_device(device)
+    config = load_config(folder)
+    if config.language is None:
+        raise CheckpointError(f"{folder} holds perception alone, which cannot plan; import a whole OpenDriveVLA")
+    tokenizer = read_tokenizer(folder, config.language.vocabulary_size)
+    model, weights_hash = load_model(folder)
+    return OpenDriveVlaPolicy(
+        model,
+        tokenizer,
+        weights_hash=weights_hash,
+        device=device,
+        precision=precision,
+        seed=seed,
+        options=planning,
+    )
+
+
+def random_small(*, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
+    """The small preset with seeded random weights, to exercise the whole chain. It does not drive."""
+    planning = _planning_options(options)
+    _check_device(device)
+    tokenizer = build_small_tokenizer()
+    config = configs.small(len(tokenizer), int(tokenizer.eos_token_id))
+    model = random_model(replace(config, model_id="opendrivevla-small-random"), seed)
+    return OpenDriveVlaPolicy(
+        model,
+        tokenizer,
+        weights_hash=_hash(model),
+        device=device,
+        precision=precision,
+        seed=seed,
+        options=planning,
+    )
+
+
+def read_tokenizer(folder: Path, rows: int) -> Any:
+    """The tokenizer in a checkpoint folder, for an embedding of `rows`. Raises CheckpointError."""
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} lacks tokenizer.json")
+    try:
+        tokenizer = load_tokenizer(folder)
+    except Exception as error:  # the tokenizers library raises bare Exceptions for a file that it cannot read
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from error
+    if len(tokenizer) > rows:
+        raise CheckpointError(f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the embedding {rows} rows")
+    return tokenizer
+
+
+def _planning_options(options: dict[str, Any]) -> PlanningOptions:
+    known = [field.name for field in fields(PlanningOptions)]
+    if unknown := sorted(set(options) - set(known)):
+        raise CheckpointError(f"opendrivevla has no option {unknown[0]!r}; its options are {', '.join(known)}")
+    planning = PlanningOptions(**options)
+    if not isinstance(planning.samples, int) or not 0 <= planning.samples <= 64:
+        raise CheckpointError(f"samples must be a whole number from 0 to 64, not {planning.samples!r}")
+    if not planning.temperature > 0:
+        raise CheckpointError(f"temperature must be above 0, not {planning.temperature!r}")
+    return planning
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise CheckpointError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"device {device!r} was asked for, but torch finds no CUDA device; use cpu")
+
+
+def _hash(model: OpenDriveVlaModel) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data if tensor.dim() else tensor.numpy().tobytes())
+    return digest.hexdigest()

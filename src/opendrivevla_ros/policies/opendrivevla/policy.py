@@ -1,0 +1,328 @@
+"""OpenDriveVLA as a driving policy: an observation in, a plan with everything seen on the way out."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.plan import Agent, MapElement, Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
+from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.rig import CameraRig
+from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.language.deadline import Deadline
+from opendrivevla_ros.language.decoder import Decoder
+from opendrivevla_ros.language.generation import TrajectoryGenerator, generate_text
+from opendrivevla_ros.language.grammar import trajectory_grammar
+from opendrivevla_ros.language.model import DrivingLanguageModel, Features
+from opendrivevla_ros.language.prompt import (
+    PromptFields,
+    chat_prompt,
+    question_message,
+    text_prefix,
+    tokenize_prompt,
+    user_message,
+)
+from opendrivevla_ros.perception.config import AGENT_CLASSES, PerceptionConfig
+from opendrivevla_ros.perception.map_polylines import map_polylines
+from opendrivevla_ros.perception.network import PerceptionFrame, PerceptionNetwork, PerceptionOutput
+from opendrivevla_ros.perception.preprocess import preprocess
+from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.opendrivevla import frames
+from opendrivevla_ros.policies.opendrivevla.checks import check_observation, check_rig
+from opendrivevla_ros.policies.opendrivevla.continuity import follows
+from opendrivevla_ros.policies.opendrivevla.failures import as_plan_errors
+from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
+from opendrivevla_ros.policies.opendrivevla.uncertainty import confidence, token_probability, waypoint_covariance
+
+TIMES = np.arange(1, 7) * 0.5  # seconds after t0
+POSITIONS = 2048  # of prompt and answer, where the model has as many
+
+
+@dataclass(frozen=True)
+class PlanningOptions:
+    """samples: plans drawn beside the greedy one, for the covariance. temperature: of those draws."""
+
+    samples: int = 3
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One observation and what the network made of it."""
+
+    observation: Observation
+    output: PerceptionOutput
+    stage_times: dict[str, float]
+
+
+class OpenDriveVlaPolicy:
+    """Keeps tracks and the previous bird's-eye view from call to call.
+
+    They are dropped on `reset` and where an observation does not follow the last one (see `continuity.follows`). A
+    call that fails leaves them as they were before it.
+    """
+
+    def __init__(
+        self,
+        model: OpenDriveVlaModel,
+        tokenizer: Any,
+        *,
+        weights_hash: str = "",
+        device: str = "cpu",
+        precision: str = "float32",
+        seed: int = 0,
+        options: PlanningOptions | None = None,
+    ) -> None:
+        """precision: of the language model; with "bfloat16", perception runs under autocast to it."""
+        config = model.config
+        if model.language is None:
+            raise CheckpointError(f"{config.model_id} holds perception alone, which cannot plan")
+        self.config = config
+        self.tokenizer = tokenizer
+        self._options = options or PlanningOptions()
+        self._device = torch.device(device)
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._network: PerceptionNetwork = model.perception.to(self._device, torch.float32).eval()
+        self._language: DrivingLanguageModel = model.language.to(self._device, self._dtype).eval()
+        self._positions = min(POSITIONS, self._language.language_config.max_positions)
+        decoder = Decoder(self._language, max_length=self._positions, rows=1 + self._options.samples)
+        self._writer = TrajectoryGenerator(decoder, trajectory_grammar(tokenizer))
+        self._answerer: Decoder | None = None
+        self._random = torch.Generator(self._device)
+        self._random.manual_seed(seed)
+        self._trained_mount: Array = np.array(config.lidar_to_base)
+        self._fit_rig: CameraRig | None = None
+        self._requested_mode = ThinkingMode.FAST
+        self._deadline = Deadline()
+        self._last: _Seen | None = None
+        self._origin: Array = np.zeros(3)
+        for module in _stages(self._network):
+            module.register_forward_pre_hook(lambda *_: self._deadline.check())
+        self._info = PolicyInfo(
+            model_id=config.model_id,
+            weights_hash=weights_hash,
+            trained=config.trained,
+            image_size=config.perception.image_size,
+            device=device,
+        )
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._info
+
+    def reset(self) -> None:
+        """Forgets all temporal state."""
+        self._network.reset()
+        self._last = None
+
+    def set_thinking_mode(self, mode: ThinkingMode) -> None:
+        """The model has no way to think first: plans report FAST whatever is asked for."""
+        self._requested_mode = mode
+
+    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+        """The plan from one observation, or PlanError; see `DrivingPolicy`."""
+        with as_plan_errors(), torch.inference_mode():
+            deadline = Deadline(deadline_ns)
+            deadline.check()
+            self._check(observation)
+            started = time.perf_counter()
+            prompt = chat_prompt(
+                self.config.system_text, user_message(self._fields(observation), observation.command.text)
+            )
+            seen = self._follow(observation, deadline)
+            ids, agents = self._read(prompt, seen.output)
+            embeddings = self._language.embed_prompt(ids, _features(seen.output, agents))
+            written = self._writer.generate(
+                embeddings,
+                prefix=text_prefix(ids),
+                samples=self._options.samples,
+                temperature=self._options.temperature,
+                generator=self._random,
+                repetition_penalty=self.config.repetition_penalty,
+                deadline=deadline,
+            )
+            log_probabilities = written.log_probabilities[0]
+            covariance = waypoint_covariance(written.waypoints, TIMES, token_probability(log_probabilities))
+            mount = observation.rig.lidar_to_base
+            trajectory = Trajectory.from_waypoints(
+                TIMES,
+                frames.lidar_path_to_base(written.waypoints[0], mount),
+                observation.ego.speed,
+                frames.covariance_to_base(covariance, mount),
+            )
+            stage_times = {
+                **seen.stage_times,
+                "language_prefill": written.prefill_s,
+                "language_decode": written.decode_s,
+            }
+            deadline.check()
+            stage_times["rest"] = max(0.0, time.perf_counter() - started - sum(stage_times.values()))
+            return Plan(
+                stamp_ns=observation.stamp_ns,
+                trajectory=trajectory,
+                confidence=confidence(written.waypoints, log_probabilities),
+                reasoning=Reasoning("", self._requested_mode, ThinkingMode.FAST),
+                agents=_agents(seen.output, mount),
+                map_elements=_map_elements(seen.output, self.config.perception, mount),
+                stage_times=stage_times,
+                token_counts={
+                    **written.token_counts,
+                    "scene": len(seen.output.scene_tokens),
+                    "agents": agents,
+                    "map": len(seen.output.map_tokens),
+                },
+                prompt=prompt,
+                raw_text=written.text,
+            )
+
+    def answer(self, observation: Observation, question: str) -> Iterator[str]:
+        """The answer in pieces; PlanError for a question or observation that cannot be taken, or an empty answer."""
+        with as_plan_errors():
+            with torch.inference_mode():
+                self._check(observation)
+                message = question_message(self._fields(observation), question)
+                prompt = chat_prompt(self.config.system_text, message)
+                output = self._glance(observation)
+                ids, agents = self._read(prompt, output)
+                embeddings = self._language.embed_prompt(ids, _features(output, agents))
+            if self._answerer is None:  # of its own, so that a plan between two pieces does no harm
+                self._answerer = Decoder(self._language, max_length=self._positions)
+            empty = True
+            for piece in generate_text(
+                self._answerer,
+                self.tokenizer,
+                embeddings,
+                prefix=text_prefix(ids),
+                stop_tokens=frozenset(self.config.eos_ids),
+                max_tokens=self.config.max_new_tokens,
+                repetition_penalty=self.config.repetition_penalty,
+            ):
+                empty = False
+                yield piece
+            if empty:
+                raise PlanError(PlanFailure.BAD_TEXT, "the model ended its answer without a word of text")
+
+    def _check(self, observation: Observation) -> None:
+        if observation.rig is not self._fit_rig:
+            check_rig(observation.rig, self._trained_mount)
+            self._fit_rig = observation.rig
+        check_observation(observation, self.config.perception.image_size)
+
+    def _fields(self, observation: Observation) -> PromptFields:
+        return PromptFields.from_ego(
+            observation.ego,
+            observation.command.command,
+            lidar_to_base=observation.rig.lidar_to_base,
+            heading_as_trained=self.config.heading_as_trained,
+        )
+
+    def _follow(self, observation: Observation, deadline: Deadline) -> _Seen:
+        """Perception with temporal state, which is dropped where this observation does not go on from the last one."""
+        if self._last is not None and self._last.observation is observation:
+            return self._last
+        if self._last is None or not follows(self._last.observation, observation):
+            self.reset()
+            self._origin = observation.ego.base_to_world[:3, 3].copy()
+        self._network, self._last = self._see(observation, self._network, deadline)
+        return self._last
+
+    def _glance(self, observation: Observation) -> PerceptionOutput:
+        """Perception of an observation without keeping anything of it."""
+        if self._last is not None and self._last.observation is observation:
+            return self._last.output
+        network = _copy_of_state(self._network)
+        if self._last is None or not follows(self._last.observation, observation):
+            network.reset()
+        return self._see(observation, network, Deadline())[1].output
+
+    def _see(
+        self, observation: Observation, network: PerceptionNetwork, deadline: Deadline
+    ) -> tuple[PerceptionNetwork, _Seen]:
+        """Runs perception on a copy of the network's temporal state, and returns the copy with what it saw."""
+        started = time.perf_counter()
+        frame = self._perception_frame(observation)
+        preprocessed = time.perf_counter() - started
+        network = _copy_of_state(network)
+        self._deadline = deadline
+        try:
+            autocast = torch.autocast(self._device.type, torch.bfloat16)
+            with autocast if self._dtype is torch.bfloat16 else nullcontext():
+                output = network(frame)
+        finally:
+            self._deadline = Deadline()
+        tokens = (output.scene_tokens, output.agent_tokens, output.map_tokens, output.tracks.boxes)
+        if not all(bool(torch.isfinite(block).all()) for block in tokens):
+            raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
+        return network, _Seen(observation, output, {"preprocess": preprocessed, **output.stage_times})
+
+    def _perception_frame(self, observation: Observation) -> PerceptionFrame:
+        config, device = self.config.perception, self._device
+        ego, mount = observation.ego, observation.rig.lidar_to_base
+        rotation, translation = frames.lidar_to_global(ego, mount, self._origin)
+        can_bus = frames.can_bus(ego, self._origin, scalar_quaternion=config.quirks.scalar_quaternion)
+        return PerceptionFrame(
+            images=preprocess([picture.image for picture in observation.frames], config).to(device),
+            lidar_to_image=torch.from_numpy(frames.lidar_to_image(observation, config.image_size)).to(device),
+            can_bus=torch.from_numpy(can_bus),
+            lidar_to_global_rotation=torch.from_numpy(rotation).float().to(device),
+            lidar_to_global_translation=torch.from_numpy(translation).float().to(device),
+            timestamp_s=observation.stamp_ns / 1e9,
+        )
+
+    def _read(self, prompt: str, output: PerceptionOutput) -> tuple[list[int], int]:
+        """The prompt's ids, and how many agents fit beside them: where not all do, the lowest-scoring are left out."""
+        ids = tokenize_prompt(prompt, self.tokenizer)
+        room = self._positions - self.config.max_new_tokens
+        others = sum(token >= 0 for token in ids) + len(output.scene_tokens) + len(output.map_tokens)
+        if others > room:
+            raise PlanError(
+                PlanFailure.BAD_INSTRUCTION, f"the prompt has {others} positions, the model takes {room}: shorten it"
+            )
+        return ids, min(len(output.agent_tokens), room - others)
+
+
+def _features(output: PerceptionOutput, agents: int) -> Features:
+    return Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
+
+
+def _agents(output: PerceptionOutput, mount: Array) -> tuple[Agent, ...]:
+    tracks = output.tracks
+    columns = (
+        tracks.ids.tolist(),
+        tracks.labels.tolist(),
+        tracks.scores.tolist(),
+        tracks.boxes.double().cpu().numpy(),
+    )
+    agents = []
+    for track_id, label, score, box in zip(*columns, strict=True):
+        position, size, yaw, velocity = frames.box_to_base(box, mount)
+        agents.append(Agent(track_id, AGENT_CLASSES[label], score, position, size, yaw, velocity))
+    return tuple(agents)
+
+
+def _map_elements(output: PerceptionOutput, config: PerceptionConfig, mount: Array) -> tuple[MapElement, ...]:
+    return tuple(
+        MapElement(found.label, found.score, frames.line_to_base(found.line.points, mount), found.line.closed)
+        for found in map_polylines(output.map, config)
+    )
+
+
+def _copy_of_state(network: PerceptionNetwork) -> PerceptionNetwork:
+    """The same network with a temporal state of its own, so that a frame can be tried without being kept."""
+    other = copy.copy(network)
+    other.tracker, other.ego_motion = copy.copy(network.tracker), copy.copy(network.ego_motion)
+    return other
+
+
+def _stages(network: PerceptionNetwork) -> list[torch.nn.Module]:
+    """Modules that run one after the other, between which the deadline is looked at."""
+    head = network.pts_bbox_head.transformer
+    blocks = [block for stage in range(1, 5) for block in getattr(network.img_backbone, f"layer{stage}")]
+    return [*blocks, network.img_neck, *head.encoder.layers, head.decoder, network.seg_head]

@@ -1,0 +1,38 @@
+"""How sure a written plan is: a covariance for each waypoint and one confidence, from samples and token probabilities.
+
+Both are signals to compare plans of one model with, not calibrated probabilities.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from opendrivevla_ros.core.geometry import Array
+
+FLOOR_METRES = 0.1  # the spread that even a sure plan keeps: waypoints are written in hundredths, roads are not
+DOUBT_METRES_PER_SECOND = 1.0  # growth of the spread when the mean token probability goes to 0
+SPREAD_SCALE_METRES = 2.0  # samples that lie so far from the plan on average divide its confidence by e
+
+
+def token_probability(log_probabilities: Array) -> float:
+    """Geometric mean of the probabilities of the plan's decisions, [0, 1]; 1 where nothing was left to decide."""
+    return float(np.exp(np.mean(log_probabilities))) if len(log_probabilities) else 1.0
+
+
+def waypoint_covariance(waypoints: Array, times: Array, probability: float) -> Array:
+    """[6, 2, 2] m^2, from waypoints [S, 6, 2] of which the first row is the plan and the others are samples.
+
+    The samples' mean square distance from the plan, plus (FLOOR + DOUBT (1 - p) t)^2 on both axes, where p is the
+    plan's token probability.
+    """
+    offsets = waypoints[1:] - waypoints[:1]
+    spread = np.einsum("sni,snj->nij", offsets, offsets) / max(len(offsets), 1)
+    floor = FLOOR_METRES + DOUBT_METRES_PER_SECOND * (1.0 - probability) * times
+    return spread + (floor**2)[:, None, None] * np.eye(2)
+
+
+def confidence(waypoints: Array, log_probabilities: Sequence[float] | Array) -> float:
+    """p exp(-d / SPREAD_SCALE): token probability p, and mean distance d of the samples' waypoints from the plan's."""
+    distance = np.linalg.norm(waypoints[1:] - waypoints[:1], axis=-1)
+    mean = float(distance.mean()) if distance.size else 0.0
+    return token_probability(np.asarray(log_probabilities)) * float(np.exp(-mean / SPREAD_SCALE_METRES))

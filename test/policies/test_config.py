@@ -1,0 +1,53 @@
+"""The policy's configuration as strict JSON."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from opendrivevla_ros.policies.opendrivevla import config as configs
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, parse_config, save_config
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        configs.base(),
+        configs.base_3b(),
+        configs.base_7b(),
+        configs.small(300, 2),
+        replace(configs.base(), language=None),
+    ],
+    ids=["base", "3b", "7b", "small", "perception_only"],
+)
+def test_every_preset_survives_json(preset: OpenDriveVlaConfig, tmp_path: Path) -> None:
+    save_config(preset, tmp_path / "config.json")
+    assert parse_config(json.loads((tmp_path / "config.json").read_text())) == preset
+
+
+def data(tmp_path: Path) -> dict:
+    save_config(configs.small(300, 2), tmp_path / "config.json")
+    return json.loads((tmp_path / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(colour="red"), r"config has unknown keys \['colour'\]"),
+        (lambda d: d.pop("eos_ids"), r"config lacks the keys \['eos_ids'\]"),
+        (lambda d: d["perception"].pop("queries"), r"config\.perception lacks the keys \['queries'\]"),
+        (lambda d: d["perception"].update(queries="many"), r"config\.perception\.queries must be int, not 'many'"),
+        (lambda d: d["perception"].update(queries=True), r"config\.perception\.queries must be int, not True"),
+        (lambda d: d["perception"].update(image_size=[1]), r"image_size must have 2 entries, not 1"),
+        (lambda d: d["perception"].update(mean_bgr=[1, 2, "3"]), r"mean_bgr\[2\] must be float"),
+        (lambda d: d["perception"]["quirks"].update(shift_leaks=1), r"quirks\.shift_leaks must be bool, not 1"),
+        (lambda d: d.update(language=[]), r"config\.language must be an object"),
+        (lambda d: d.update(policy="autovla"), r"config\.policy must be \"opendrivevla\", not 'autovla'"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_the_name_of_its_key(change, message: str, tmp_path: Path) -> None:
+    plain = data(tmp_path)
+    change(plain)
+    with pytest.raises(ValueError, match=message):
+        parse_config(plain)

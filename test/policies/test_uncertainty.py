@@ -1,0 +1,32 @@
+"""Covariance and confidence of written plans."""
+
+import numpy as np
+import pytest
+
+from opendrivevla_ros.policies.opendrivevla.uncertainty import confidence, token_probability, waypoint_covariance
+
+TIMES = np.arange(1, 7) * 0.5
+
+
+def test_equal_samples_and_sure_tokens_leave_the_floor_alone() -> None:
+    waypoints = np.zeros((4, 6, 2))
+    np.testing.assert_allclose(waypoint_covariance(waypoints, TIMES, 1.0), np.tile(0.01 * np.eye(2), (6, 1, 1)))
+    assert confidence(waypoints, np.zeros(10)) == 1.0
+
+
+def test_samples_that_leave_the_plan_sideways_widen_it_sideways() -> None:
+    waypoints = np.zeros((3, 6, 2))
+    waypoints[1, :, 0], waypoints[2, :, 0] = 2.0, -2.0
+    covariance = waypoint_covariance(waypoints, TIMES, 1.0)
+    np.testing.assert_allclose(covariance[:, 0, 0], 4.01)
+    np.testing.assert_allclose(covariance[:, 1, 1], 0.01)
+    assert confidence(waypoints, np.zeros(10)) == pytest.approx(np.exp(-1))
+
+
+def test_unsure_tokens_widen_later_waypoints_more_and_lower_the_confidence() -> None:
+    log_probabilities = np.log(np.full(10, 0.5))
+    probability = token_probability(log_probabilities)
+    assert probability == pytest.approx(0.5)
+    covariance = waypoint_covariance(np.zeros((1, 6, 2)), TIMES, probability)
+    np.testing.assert_allclose(covariance[:, 0, 0], (0.1 + 0.5 * TIMES) ** 2)
+    assert confidence(np.zeros((1, 6, 2)), log_probabilities) == pytest.approx(0.5)
