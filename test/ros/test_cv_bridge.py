@@ -15,7 +15,9 @@ WIDTH, HEIGHT = 64, 48
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_codec_decodes_as_cv_bridge_does(encoding: str) -> None:
     if importlib.util.find_spec("cv_bridge") is None:
-        pytest.skip("the comparison with cv_bridge was not run: cv_bridge is not installed (it comes with a full ROS 2)")
+        pytest.skip(
+            "the comparison with cv_bridge was not run: cv_bridge is not installed (it comes with a full ROS 2)"
+        )
     from cv_bridge import CvBridge
 
     step = WIDTH * ENCODINGS[encoding]
