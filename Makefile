@@ -1,5 +1,5 @@
-# The developer interface: make setup | demo | test | lint | bench. PYTHON names the interpreter for the first setup.
-PYTHON ?= python3
+# The developer interface: make setup | demo | test | lint | bench. PYTHON=python3.12 names the interpreter; without it,
+# the one of an environment that is there stays, and the first is made with python3.
 SHELL := /bin/bash
 .PHONY: setup demo test lint bench
 

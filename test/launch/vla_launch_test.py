@@ -56,7 +56,7 @@ class TestPlans(unittest.TestCase):
         self.node.create_subscription(PlannedTrajectory, "/vla_node/output/trajectory", self.received.append, 10)
         with tempfile.TemporaryDirectory() as folder:
             bag = Path(folder) / "bag"
-            write_synthetic_bag(bag, seconds=6.0)
+            write_synthetic_bag(bag, duration_s=6.0)
             command = [sys.executable, str(REPOSITORY / "scripts/odv"), "play", str(bag)]
             with subprocess.Popen(command) as player:
                 self.spin_until_received(5, 60.0)

@@ -1,0 +1,1 @@
+"""Driving data from files: bags, and a synthetic bag for the demo."""
