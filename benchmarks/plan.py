@@ -63,6 +63,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[float], list[Plan], flo
     policy = load_policy(
         arguments.policy, device=arguments.device, precision=arguments.precision, samples=arguments.samples
     )
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     print(f"{policy.info.model_id} on {arguments.device}, {arguments.precision}, {torch.get_num_threads()} threads,")
     print(f"  {arguments.samples} samples beside the greedy plan, pictures {arguments.width}x{arguments.height}")
     observations = drive(arguments.warmup + arguments.plans, (arguments.width, arguments.height))
@@ -104,11 +106,10 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=50)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--samples", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of torch; default: what loading a policy chooses")
     parser.add_argument("--width", type=int, default=400)
     parser.add_argument("--height", type=int, default=225)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     report(*measure(arguments))
 
 

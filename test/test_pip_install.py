@@ -1,4 +1,4 @@
-"""`pip install .` on a machine without ROS: the module imports, plans and reads bags' messages, with no rclpy in sight."""
+"""`pip install .` on a machine without ROS: the module imports, plans and reads messages, with no rclpy in sight."""
 
 import os
 import shutil

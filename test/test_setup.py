@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parent.parent
 NEEDED = ("bash", "dirname", "cat", "sha256sum", "cut", "flock", "awk", "mkdir", "rm", "chmod", "uname", "sleep")
@@ -269,3 +270,15 @@ def test_the_environment_without_ros_is_the_one_in_the_tree(machine: Machine) ->
     assert found["AMENT_PREFIX_PATH"] == f"{machine.tree}/.venv"
     assert found["PATH"].split(":")[:2] == [f"{machine.tree}/scripts", f"{machine.tree}/.venv/bin"]
     assert "ROS_DISTRO" not in found
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_each_python_has_one_version_of_every_requirement_to_run(version: str) -> None:
+    lines = (REPOSITORY / "requirements/runtime.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+    applying = [
+        requirement.name
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": version})
+    ]
+    assert sorted(applying) == sorted({requirement.name for requirement in requirements})

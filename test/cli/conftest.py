@@ -32,7 +32,7 @@ def domain() -> int:
 @pytest.fixture(scope="session")
 def environment(domain: int) -> dict[str, str]:
     """Loopback only, in `domain`."""
-    return {**loopback_environment(domain), "OMP_NUM_THREADS": "1"}
+    return loopback_environment(domain)
 
 
 @pytest.fixture

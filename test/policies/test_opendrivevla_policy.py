@@ -67,6 +67,7 @@ def test_a_plan_holds_everything_that_was_seen_and_written(policy: OpenDriveVlaP
     assert plan.token_counts["scene"] == 48
     assert plan.token_counts["agents"] == len(plan.agents)
     assert plan.reasoning.actual_mode is ThinkingMode.FAST
+    assert plan.reasoning.text == plan.raw_text
 
 
 def test_random_weights_say_that_they_are_random_and_which(policy: OpenDriveVlaPolicy) -> None:

@@ -115,7 +115,7 @@ class NodeProcess:
                     *(sys.executable, "-m", "opendrivevla_ros.ros.vla_node"),
                     *("--ros-args", "--params-file", str(parameter_file)),
                 ],
-                env=os.environ | {"ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "2"},
+                env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -124,6 +124,7 @@ def test_under_simulated_time_the_node_waits_for_the_clock_and_follows_it_when_i
 
     with client.spoiled(odometry=ticking):
         client.wait_for_plan(client.now_ns())
+    assert not any(s.result == s.CLOCK_JUMP for s in client.received["output/plan_status"])
     since = len(client.received["output/plan_status"])
     with client.spoiled(odometry=ticking, offset_ns=-30_000_000_000):
         client.wait_for("output/plan_status", lambda s: s.result == s.CLOCK_JUMP, since=since)
@@ -169,7 +170,7 @@ def test_the_heartbeat_goes_on_while_weights_load_and_the_random_network_plans(s
     client.wait_for_diagnostics("model", f"{RANDOM} has random weights: its plans mean nothing")
     stamps = [nanoseconds(s.header.stamp) for s in client.received["output/status"] if s.state == s.LOADING]
     gaps = [(after - before) / 1e9 for before, after in pairwise(stamps)]
-    assert len(stamps) >= 5
+    assert len(stamps) >= 2
     assert max(gaps) < 1.5, "the heartbeat stopped while loading"
     goal = client.result(client.ask.send_goal_async(AskScene.Goal(question="What is ahead?")))
     client.result(goal.cancel_goal_async())

@@ -3,7 +3,6 @@
 import heapq
 import os
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,9 +96,7 @@ def _drive(node: Any, output: Path, source: Path, policy: str, *, device: str, s
         with BagReader(source) as inputs:
             listener = Listener(node, ends_ns=inputs.end_ns)
         heard = listener.heard
-        # Half the cores for the model: threads of OpenMP that wait for a busy core make it many times slower.
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))}
-        planner = stack.enter_context(_start("vla_node", "ros.vla_node", arguments, output, threads))
+        planner = stack.enter_context(_start("vla_node", "ros.vla_node", arguments, output))
         _wait_until_ready(listener, planner)
         bar.update(task, description="driving", total=seconds)
         wait = str(DISCOVERY_TIMEOUT_S)
@@ -127,11 +124,9 @@ def _drive(node: Any, output: Path, source: Path, policy: str, *, device: str, s
     return heard
 
 
-def _start(
-    name: str, module: str, arguments: list[str], output: Path, environment: Mapping[str, str] | None = None
-) -> Process:
+def _start(name: str, module: str, arguments: list[str], output: Path) -> Process:
     log = output / f"{name.replace(' ', '_')}.log"
-    return Process(name, f"opendrivevla_ros.{module}", arguments, log=log, environment=environment or {})
+    return Process(name, f"opendrivevla_ros.{module}", arguments, log=log)
 
 
 def _require_running(process: Process) -> None:

@@ -28,11 +28,17 @@ def loopback_environment(domain: int) -> dict[str, str]:
 class Process:
     """A Python module in a process and a session of its own, which `stop` ends; a context manager.
 
-    name: for messages. log: where its output goes.
+    name: for messages. log: where its output goes. environment: variables beside those of this process.
     """
 
     def __init__(
-        self, name: str, module: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.log = name, log
         with log.open("wb") as output:
@@ -42,7 +48,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
                 start_new_session=True,
             )
 

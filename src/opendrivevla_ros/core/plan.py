@@ -47,7 +47,7 @@ class MapElement:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The model's words, and the thinking mode that was asked for and the one that was used."""
+    """The model's words (its plan alone, in fast mode), the thinking mode asked for and the one that was used."""
 
     text: str = ""
     requested_mode: ThinkingMode = ThinkingMode.FAST

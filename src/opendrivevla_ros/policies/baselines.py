@@ -12,7 +12,7 @@ from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, 
 from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.core.trajectory import Trajectory
 
-TIMES = np.arange(1, 7) * 0.5  # seconds after t0
+TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 ACCELERATION_SIGMA = 1.0  # m/s^2: what a driver may do that constant velocity does not foresee
 CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
 EXPLANATION = "This baseline sees no pictures: it keeps the present speed and yaw rate for three seconds."

@@ -41,7 +41,7 @@ from opendrivevla_ros.policies.opendrivevla.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.uncertainty import confidence, token_probability, waypoint_covariance
 
-TIMES = np.arange(1, 7) * 0.5  # seconds after t0
+TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 POSITIONS = 2048  # of prompt and answer, where the model has as many
 
 
@@ -168,7 +168,7 @@ class OpenDriveVlaPolicy:
                 stamp_ns=observation.stamp_ns,
                 trajectory=trajectory,
                 confidence=confidence(written.waypoints, log_probabilities),
-                reasoning=Reasoning("", self._requested_mode, ThinkingMode.FAST),
+                reasoning=Reasoning(written.text, self._requested_mode, ThinkingMode.FAST),
                 agents=_agents(seen.output, mount),
                 map_elements=_map_elements(seen.output, self.config.perception, mount),
                 stage_times=stage_times,
