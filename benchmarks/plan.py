@@ -20,6 +20,7 @@ from opendrivevla_ros.core.rig import CAMERA_NAMES, NOMINAL_YAW_DEGREES, CameraC
 from opendrivevla_ros.policies.registry import PRECISIONS, load_policy
 
 SPEED = 8.0  # m/s
+TRIGGER_STEP_NS = 8_000_000  # between two cameras
 STEP_S = 0.5
 TARGET_MS = 150.0  # p95 of `small` on two cores
 
@@ -38,7 +39,11 @@ def nominal_rig(width: int, height: int) -> CameraRig:
 
 
 def drive(count: int, size: tuple[int, int]) -> list[Observation]:
-    """`count` observations, half a second apart, with pictures of `size` (width, height)."""
+    """`count` observations, half a second apart, with pictures of `size` (width, height).
+
+    As on a vehicle, speed changes and the cameras are triggered one after the other, so that no two frames share the
+    projection into the pictures.
+    """
     rig = nominal_rig(*size)
     images = np.random.default_rng(0).integers(0, 256, (6, size[1], size[0], 3), dtype=np.uint8)
     history = np.array([[-4.0, 0, 0], [-3.0, 0, 0], [-2.0, 0, 0], [-1.0, 0, 0]]) * [SPEED * STEP_S, 1, 1]
@@ -47,11 +52,12 @@ def drive(count: int, size: tuple[int, int]) -> list[Observation]:
     for index in range(count):
         stamp_ns = int(index * STEP_S * 1e9)
         pictures = tuple(
-            CameraFrame(name, stamp_ns, np.roll(image, 8 * index, axis=1))
-            for name, image in zip(CAMERA_NAMES, images, strict=True)
+            CameraFrame(name, stamp_ns + TRIGGER_STEP_NS * place, np.roll(image, 8 * index, axis=1))
+            for place, (name, image) in enumerate(zip(CAMERA_NAMES, images, strict=True))
         )
         pose = planar_transform(SPEED * STEP_S * index, 0.0, 0.0)
-        here = replace(ego, stamp_ns=stamp_ns, base_to_world=pose)
+        velocity = np.array([SPEED + 0.01 * index, 0.0, 0.0])
+        here = replace(ego, stamp_ns=stamp_ns, base_to_world=pose, velocity=velocity)
         observations.append(
             Observation(stamp_ns, pictures, rig, here, DrivingCommand(Command.KEEP_FORWARD, "", False))
         )

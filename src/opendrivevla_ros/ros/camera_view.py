@@ -1,7 +1,6 @@
 """One camera's picture with the plan on the ground and the agents' boxes projected into it. No rclpy."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ Color = tuple[int, int, int]
 
 NEAR_PLANE_METRES = 0.5
 RIBBON_STEP_METRES = 0.25
+RIBBON_PIECES = 40  # at most, from one waypoint to the next: an untrained model's may lie 100 m apart
 SUBPIXEL_BITS = 4
 FARTHEST_PIXEL = 16_000  # cv2 draws with 32-bit fixed point
 SMALLEST_LABELLED_PIXELS = 14  # of a box's height at a width of 480: labels of a far crowd would hide it
@@ -50,7 +50,7 @@ def clip_to_near_plane(polygon: Array, near: float = NEAR_PLANE_METRES) -> Array
 def ribbon(trajectory: Trajectory, half_width: float, start: float = 0.0) -> tuple[Array, Array]:
     """Both edges of the plan's ribbon on the ground of base_link: two arrays [M, 3].
 
-    A cubic through the waypoints (from the origin, heading along the planned yaw) every quarter of a metre.
+    A cubic through the waypoints, from the origin, heading along the planned yaw, in pieces of a quarter of a metre.
     """
     xy = np.vstack([np.zeros((1, 2)), trajectory.xy])
     yaw = np.concatenate([[0.0], trajectory.yaw])
@@ -58,7 +58,7 @@ def ribbon(trajectory: Trajectory, half_width: float, start: float = 0.0) -> tup
     steps = np.linalg.norm(np.diff(xy, axis=0), axis=1)
     points, tangents = [], []
     for k, step in enumerate(steps):
-        count = max(1, int(np.ceil(step / RIBBON_STEP_METRES)))
+        count = int(np.clip(np.ceil(step / RIBBON_STEP_METRES), 1, RIBBON_PIECES))
         last = k == len(steps) - 1
         u = np.linspace(0.0, 1.0, count + 1)[: None if last else -1, None]
         sign = 1.0 if (xy[k + 1] - xy[k]) @ headings[k + 1] >= 0 else -1.0
@@ -112,15 +112,15 @@ class CameraView:
             return
         left, right = apply(self._base_to_camera, left), apply(self._base_to_camera, right)
         overlay = self.image.copy()
-        for k in range(len(left) - 1):
-            quad = clip_to_near_plane(np.stack([left[k], left[k + 1], right[k + 1], right[k]]))
-            if len(quad):
-                color = bgr(PLAN_RGB, 1.0 - 0.35 * k / len(left))
-                cv2.fillPoly(overlay, [self._pixels(quad)], color, cv2.LINE_8, SUBPIXEL_BITS)
+        quads = np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
+        for k, pixels in self._visible(quads):
+            color = bgr(PLAN_RGB, 1.0 - 0.35 * k / len(left))
+            cv2.fillPoly(overlay, [pixels], color, cv2.LINE_8, SUBPIXEL_BITS)
         self.image = cv2.addWeighted(overlay, 0.5, self.image, 0.5, 0.0)
+        width = max(1, round(2 * self._scale))
         for edge in (left, right):
-            for start, end in pairwise(edge):
-                self._line(start, end, bgr(PLAN_RGB), 2)
+            pieces = [pixels for _, pixels in self._visible(np.stack([edge[:-1], edge[1:]], axis=1))]
+            cv2.polylines(self.image, pieces, False, bgr(PLAN_RGB), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
     def draw_agents(self, agents: Sequence[Agent]) -> None:
         """Boxes, far to near, each with its class and track id."""
@@ -164,6 +164,18 @@ class CameraView:
         pixels = self._pixels(visible).reshape(-1, 2) / 2**SUBPIXEL_BITS
         low, high = pixels.min(axis=0), pixels.max(axis=0)
         return bool(high[0] >= 0 and low[0] <= width and high[1] >= 0 and low[1] <= height)
+
+    def _visible(self, polygons: Array) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """Number and fixed-point pixels [P, 1, 2] of each of the polygons [N, P, 3] that may touch the picture."""
+        ahead = polygons[..., 2] >= NEAR_PLANE_METRES
+        whole = ahead.all(axis=1)
+        flat = np.where(whole[:, None, None], polygons, (0.0, 0.0, 1.0)).reshape(-1, 3)
+        pixels = self._pixels(flat).reshape(*polygons.shape[:2], 1, 2)
+        height, width = self.image.shape[:2]
+        limit = np.array([width, height]) * 2**SUBPIXEL_BITS
+        touching = ((pixels.max(axis=1) >= 0) & (pixels.min(axis=1) <= limit)).all(axis=(1, 2))
+        for k in np.flatnonzero(np.where(whole, touching, ahead.any(axis=1))):
+            yield int(k), pixels[k] if whole[k] else self._pixels(clip_to_near_plane(polygons[k]))
 
     def _line(self, start: Array, end: Array, color: Color, thickness: int) -> None:
         piece = clip_to_near_plane(np.stack([start, end]))
