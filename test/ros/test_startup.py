@@ -1,5 +1,6 @@
 """How a vla_node process starts and ends: refused configurations with their reasons, loading, Ctrl-C at any moment."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -110,6 +111,13 @@ def test_unknown_parameters_and_overrides_of_no_endpoint_are_refused_by_name(sta
     _, other_client = start(**{"qos_overrides./vla_node/input/odometri.subscription.depth": 7})
     client.wait_for_state(VlaStatus.FAULT, "polcy is unknown")
     other_client.wait_for_state(VlaStatus.FAULT, "odometri.subscription.depth overrides no endpoint")
+
+
+def test_message_filters_forms_the_sets_where_it_is_installed(start: Start) -> None:
+    if importlib.util.find_spec("message_filters") is None:
+        pytest.skip("sync.method message_filters was not run: message_filters is not installed (a full ROS 2 has it)")
+    _, client = start(sync__method="message_filters")
+    client.wait_for_plan(0)
 
 
 def test_under_simulated_time_the_node_waits_for_the_clock_and_follows_it_when_it_jumps(start: Start) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES
+from opendrivevla_ros.ros.parameters import ConfigurationError
 
 QUEUE_SIZE = 10
 
@@ -12,14 +13,14 @@ class MessageFiltersGate:
     """Lets pictures through in the rounds that ApproximateTimeSynchronizer forms.
 
     accept: takes (camera, message) of every member of a round; odometry is looked up afterwards as ever.
-    Raises RuntimeError where message_filters is not installed.
+    Raises ConfigurationError where message_filters is not installed.
     """
 
     def __init__(self, slop_s: float, accept: Callable[[str, Any], None]) -> None:
         try:
             from message_filters import ApproximateTimeSynchronizer, SimpleFilter
         except ImportError:
-            raise RuntimeError(
+            raise ConfigurationError(
                 "parameter sync.method is 'message_filters', which is not installed; "
                 "install ros-$ROS_DISTRO-message-filters or set it to 'own'"
             ) from None

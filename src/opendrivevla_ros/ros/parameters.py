@@ -21,6 +21,10 @@ QOS_PREFIX = "qos_overrides."
 RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")
 
 
+class ConfigurationError(ValueError):
+    """Parameters that configure refuses."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One parameter. unit: empty for numbers without one. pattern: a regular expression that text must match."""

@@ -12,14 +12,14 @@ from sensor_msgs.msg import CameraInfo
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.ros import qos
 from opendrivevla_ros.ros.conversions import camera_info, xyz
-from opendrivevla_ros.ros.parameters import Parameters
+from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.sensing.calibration import CalibrationError, load_rig, require_fit, rig_from_infos
 
 TF_TIMEOUT_S = 10.0
 
 
 def load_checked_rig(node: Node, parameters: Parameters, keep_alive: Callable[[], None]) -> CameraRig:
-    """The rig that the parameters name, fit for the model; CalibrationError says what is wrong.
+    """The rig that the parameters name, fit for the model; CalibrationError or ConfigurationError says what is wrong.
 
     keep_alive: called every tenth of a second while the transforms are awaited.
     """
@@ -35,7 +35,7 @@ def _rig_from_tf(node: Node, parameters: Parameters, keep_alive: Callable[[], No
     try:
         import tf2_ros
     except ImportError:
-        raise CalibrationError(
+        raise ConfigurationError(
             "parameter extrinsics is 'tf', which needs tf2_ros, and that is not installed; "
             "install ros-$ROS_DISTRO-tf2-ros or set it to 'file'"
         ) from None

@@ -30,7 +30,7 @@ from opendrivevla_ros.ros.diagnostics import Diagnostics
 from opendrivevla_ros.ros.health import Health, Phase
 from opendrivevla_ros.ros.inference import Inference
 from opendrivevla_ros.ros.loading import LoadingAborted, load_in_thread
-from opendrivevla_ros.ros.parameters import Parameters
+from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.ros.planner import Planner
 from opendrivevla_ros.ros.rig_source import load_checked_rig
 from opendrivevla_ros.ros.snapshot import save_snapshot
@@ -38,10 +38,6 @@ from opendrivevla_ros.sensing.calibration import CalibrationError
 from opendrivevla_ros.srv import SetThinkingMode
 
 HEARTBEAT_S, DIAGNOSTICS_S, POLL_S, REMINDER_S = 0.1, 1.0, 0.03, 10.0
-
-
-class ConfigurationError(ValueError):
-    """Parameters that configure refuses."""
 
 
 REFUSALS = (ConfigurationError, CalibrationError, CheckpointError)
