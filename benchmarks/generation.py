@@ -8,6 +8,7 @@ trained model costs. Every row runs in a process of its own, which is what its p
 
 import argparse
 import multiprocessing
+import os
 import resource
 import time
 from dataclasses import dataclass
@@ -191,7 +192,8 @@ def report(name: str, rows: dict[str, Row], threads: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(SETTINGS), help="only this model")
-    parser.add_argument("--threads", type=int, default=2)
+    threads = max(1, (os.cpu_count() or 1) - 1)  # as a loaded policy has
+    parser.add_argument("--threads", type=int, default=threads)
     arguments = parser.parse_args()
     for name in [arguments.model] if arguments.model else list(SETTINGS):
         print(report(name, compare(name, arguments.threads), arguments.threads), flush=True)
