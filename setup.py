@@ -7,9 +7,12 @@ from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "src/opendrivevla_ros/__init__.py").read_text())
-REQUIREMENTS = [
-    line for line in (HERE / "requirements/runtime.txt").read_text().splitlines() if line and not line.startswith("#")
-]
+
+
+def requirements(name: str) -> list[str]:
+    lines = (HERE / f"requirements/{name}.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
 
 setup(
     name="opendrivevla_ros",
@@ -26,6 +29,7 @@ setup(
         (f"share/opendrivevla_ros/{folder}", [str(path) for path in sorted(Path(folder).iterdir()) if path.is_file()])
         for folder in ("msg", "srv", "action", "config", "config/rig", "config/topics", "config/dds")
     ],
-    install_requires=REQUIREMENTS,
+    install_requires=requirements("runtime"),
+    extras_require={"training": requirements("training")},
     entry_points={"console_scripts": ["odv = opendrivevla_ros.cli.main:main"]},
 )

@@ -44,7 +44,7 @@ case $version in
 *) refuse "'$python' is Python $version; the wheels need 3.10 to 3.13, so install one and name it: make PYTHON=python3.12" ;;
 esac
 
-requirements=(requirements/runtime.txt requirements/dev.txt)
+requirements=(requirements/runtime.txt requirements/training.txt requirements/dev.txt)
 [ -n "${ROS_DISTRO:-}" ] || requirements+=(requirements/ros-jazzy.txt)
 interfaces=(msg/*.msg srv/*.srv action/*.action)
 # $PWD: the scripts of an environment and the files of a build name their folder, so neither survives a move.

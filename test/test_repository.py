@@ -23,7 +23,13 @@ CONFIGURATION = sorted(
 )
 
 # Names in package.xml that differ from the imported module's, and modules that are used only where they are found.
-ROS_NAMES = {"cv2": "python3-opencv", "yaml": "python3-yaml", "tf2_ros": "tf2_ros_py", "scipy": "python3-scipy"}
+DECLARED_NAMES = {  # where a module's differs from its own
+    "cv2": "python3-opencv",
+    "yaml": "python3-yaml",
+    "tf2_ros": "tf2_ros_py",
+    "scipy": "python3-scipy",
+    "nuscenes": "nuscenes_devkit",
+}
 OPTIONAL_MODULES = {"torchvision", "triton"}
 
 # SHA-256 of the terms of the Apache License 2.0 up to their end, with every run of white space as one space.
@@ -97,14 +103,15 @@ def undeclared(paths: list[Path], declared: set[str]) -> dict[str, list[str]]:
     """Imported modules that are neither declared nor optional, by file."""
     found = {}
     for path in paths:
-        needed = {ROS_NAMES.get(name, name) for name in imported_modules(path) - OPTIONAL_MODULES}
+        needed = {DECLARED_NAMES.get(name, name) for name in imported_modules(path) - OPTIONAL_MODULES}
         if missing := sorted(needed - declared):
             found[path.as_posix()] = missing
     return found
 
 
 def pip_names() -> set[str]:
-    lines = (REPOSITORY / "requirements/runtime.txt").read_text(encoding="utf-8").splitlines()
+    files = [REPOSITORY / "requirements" / name for name in ("runtime.txt", "training.txt")]
+    lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     return {match.group().replace("-", "_") for line in lines if (match := re.match(r"[A-Za-z][\w.-]*", line))}
 
 
