@@ -1,0 +1,1 @@
+"""Training: the losses, the published stages, and one loop for all of them."""

@@ -1,0 +1,43 @@
+"""How a perception that learns from nothing starts: so that every part gets a gradient from the first step on."""
+
+import math
+
+import torch
+from torch import nn
+
+from opendrivevla_ros.perception.bev_encoder import SpatialCrossAttention
+from opendrivevla_ros.perception.map_merge import IN_MASK
+from opendrivevla_ros.perception.network import PerceptionNetwork
+
+CLASS_PRIOR = 0.01  # RetinaNet, arXiv 1708.02002, section 3.3
+OFFSET_SHARE = 0.1  # of the usual offsets: near the projected point, yet no two points of a head alike
+HEIGHT_PREFERENCE = 4.0  # logit of a head's own height over the others: 0.95 of the attention among four heights
+
+
+@torch.no_grad()
+def start_from_nothing(perception: PerceptionNetwork) -> None:
+    """Sets what the default initialisation leaves to chance; for a network without trained weights only.
+
+    Classes start rare, so that background does not drown the loss. Masks start at the edge between inside and
+    outside: a mask network whose last ReLU starts at 0 everywhere would stay there. Spatial attention starts as plain
+    projection: head k looks where height k of a cell's pillar is seen.
+    """
+    for branch in (*perception.pts_bbox_head.cls_branches, *perception.seg_head.cls_branches):
+        nn.init.constant_(_last_linear(branch).bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
+    for head in (perception.seg_head.things_mask_head, perception.seg_head.stuff_mask_head):
+        nn.init.constant_(_last_linear(head.attnen.linear).bias, IN_MASK)
+    for module in perception.modules():
+        if isinstance(module, SpatialCrossAttention):
+            _look_along_the_pillar(module)
+
+
+def _look_along_the_pillar(attention: SpatialCrossAttention) -> None:
+    sampling, heights = attention.deformable_attention, attention.pillar_points
+    sampling.sampling_offsets.bias.mul_(OFFSET_SHARE)
+    own_height = torch.arange(attention.heads)[:, None] % heights == torch.arange(attention.points) % heights
+    bias = HEIGHT_PREFERENCE * own_height[:, None].expand(-1, attention.levels, -1).float()
+    sampling.attention_weights.bias.copy_(bias.flatten())
+
+
+def _last_linear(branch: nn.Module) -> nn.Linear:
+    return [module for module in branch.modules() if isinstance(module, nn.Linear)][-1]

@@ -1,0 +1,179 @@
+"""One step of perception's training: short scenes, frame by frame as a vehicle sees them, to losses.
+
+What a frame hands to the next is decided by the labels, not by scores: a query follows the object it was matched to
+for as long as that is there (UniAD, arXiv 2212.10156, after MOTR, arXiv 2105.03247).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from opendrivevla_ros.perception.config import MAP_CLASSES, PerceptionConfig
+from opendrivevla_ros.perception.map_head import MapHead
+from opendrivevla_ros.perception.network import EgoMotion, PerceptionFrame, PerceptionNetwork
+from opendrivevla_ros.perception.track_head import TrackDecoding, TrackHead
+from opendrivevla_ros.perception.tracker import LidarPose, Tracker
+from opendrivevla_ros.perception.tracks import EGO, UNTRACKED, Tracks, fresh_tracks
+from opendrivevla_ros.training.labels import BoxLabels, MapLabels
+from opendrivevla_ros.training.losses import (
+    heatmap_loss,
+    heatmap_target,
+    map_query_losses,
+    mask_loss,
+    occupancy_loss,
+    track_losses,
+)
+
+CENTRE_PRIOR = 0.1  # the heatmap's first guess everywhere (CornerNet, arXiv 1808.01244, section 4.1)
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame and what is there."""
+
+    frame: PerceptionFrame
+    boxes: BoxLabels
+    map_elements: MapLabels
+
+    def to(self, device: torch.device | str) -> "LabelledFrame":
+        """The same on a device."""
+        return LabelledFrame(move_frame(self.frame, device), self.boxes.to(device), self.map_elements.to(device))
+
+
+def move_frame(frame: PerceptionFrame, device: torch.device | str) -> PerceptionFrame:
+    """The frame on a device, but for its CAN bus, whose numbers the network reads one by one."""
+    return replace(
+        frame,
+        images=frame.images.to(device),
+        lidar_to_image=frame.lidar_to_image.to(device),
+        lidar_to_global_rotation=frame.lidar_to_global_rotation.to(device),
+        lidar_to_global_translation=frame.lidar_to_global_translation.to(device),
+    )
+
+
+class DenseHead(nn.Module):
+    """Centres and map classes of every BEV cell, straight from its features; only training has it.
+
+    It gives the BEV something to learn before the queries find anything.
+    """
+
+    def __init__(self, config: PerceptionConfig) -> None:
+        super().__init__()
+        self.side = config.bev_size
+        self.centres = nn.Linear(config.embed_dim, config.classes)
+        self.occupancy = nn.Linear(config.embed_dim, len(MAP_CLASSES))
+        nn.init.constant_(self.centres.bias, -math.log((1 - CENTRE_PRIOR) / CENTRE_PRIOR))
+
+    def forward(self, bev: Tensor) -> tuple[Tensor, Tensor]:
+        """BEV features [S, C] to logits [classes, n, n] and [map classes, n, n]."""
+        centres, occupancy = self.centres(bev), self.occupancy(bev)
+        return centres.T.unflatten(1, (self.side, self.side)), occupancy.T.unflatten(1, (self.side, self.side))
+
+
+class PerceptionTraining(nn.Module):
+    """What the loop trains in the perception stage: a list of scenes, each some frames in a row, to the losses."""
+
+    def __init__(self, perception: PerceptionNetwork) -> None:
+        super().__init__()
+        self.perception = perception
+        self.dense = DenseHead(perception.config)
+
+    def forward(self, scenes: Sequence[Sequence[LabelledFrame]]) -> dict[str, Tensor]:
+        """The losses by name, mean over all frames."""
+        found: list[dict[str, Tensor]] = []
+        for frames in scenes:
+            scene = _Scene(self.perception)
+            found += [self._losses(scene, frame) for frame in frames]
+        return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+
+    def _losses(self, scene: "_Scene", labelled: LabelledFrame) -> dict[str, Tensor]:
+        boxes, elements, config = labelled.boxes, labelled.map_elements, self.perception.config
+        bev = scene.encode(labelled.frame)
+        centres, occupancy = self.dense(bev)
+        wanted = heatmap_target(boxes, classes=config.classes, size=config.bev_size, range_metres=config.range_metres)
+        return {
+            "centres": heatmap_loss(centres, wanted),
+            "occupancy": occupancy_loss(occupancy, occupied(elements)),
+            **scene.track(bev, labelled.frame, boxes),
+            **map_losses(self.perception.seg_head, bev, elements),
+        }
+
+
+class _Scene:
+    """The state that passes from frame to frame: the previous BEV, the pose, and the tracks."""
+
+    def __init__(self, network: PerceptionNetwork) -> None:
+        self._network = network
+        self._tracker = Tracker(network.config)
+        self._ego_motion = EgoMotion(difference_at_first=network.config.quirks.first_frame_delta)
+        self._previous_bev: Tensor | None = None
+
+    def encode(self, frame: PerceptionFrame) -> Tensor:
+        """BEV features [S, C]. No gradient flows back to the frame before through the BEV."""
+        network = self._network
+        pyramid = network.img_neck(network.img_backbone(frame.images))
+        can_bus = self._ego_motion.difference(frame.can_bus)
+        bev = network.pts_bbox_head.encode_bev(pyramid, frame.lidar_to_image, can_bus, self._previous_bev)
+        self._previous_bev = bev.detach()
+        return bev
+
+    def track(self, bev: Tensor, frame: PerceptionFrame, labels: BoxLabels) -> dict[str, Tensor]:
+        """The losses of the frame's tracks; those with an object go on to the next frame under its id."""
+        network, config = self._network, self._network.config
+        queries = network.query_embedding.weight
+        fresh = fresh_tracks(queries, network.reference_points(queries[:, : config.embed_dim]), config)
+        pose = LidarPose(frame.lidar_to_global_rotation, frame.lidar_to_global_translation, frame.timestamp_s)
+        tracks = self._tracker.begin(fresh, pose, network.reference_points)
+        decoding = network.pts_bbox_head.decode(bev, tracks.query, tracks.reference)
+        logits, codes = every_layer(network.pts_bbox_head, decoding)
+        losses, matching = track_losses(logits, codes, tracks.ids, labels)
+        ids = tracks.ids.where(tracks.ids == EGO, UNTRACKED)
+        ids[matching.queries] = labels.ids[matching.labels]
+        self._hand_over(replace(tracks, ids=ids), decoding)
+        return losses
+
+    def _hand_over(self, tracks: Tracks, decoding: TrackDecoding) -> None:
+        network = self._network
+        seen = replace(
+            tracks,
+            embedding=decoding.hidden[-1],
+            logits=decoding.logits,
+            boxes=decoding.boxes,
+            scores=decoding.logits.sigmoid().amax(1),
+            reference=decoding.last_reference,
+        )
+        self._tracker.carry(network.query_interact(network.memory_bank(seen)))
+
+
+def every_layer(head: TrackHead, decoding: TrackDecoding) -> tuple[Tensor, Tensor]:
+    """Logits [layers, Q, classes] and box codes [layers, Q, 10] (metres, lidar frame) of all decoder layers."""
+    logits = [branch(hidden) for branch, hidden in zip(head.cls_branches, decoding.hidden, strict=True)]
+    code = torch.stack([branch(hidden) for branch, hidden in zip(head.reg_branches, decoding.hidden, strict=True)])
+    lowest, highest = decoding.references.new_tensor(head.range_metres).split(3)
+    centre, code = decoding.references * (highest - lowest) + lowest, code.float()
+    return (
+        torch.stack(logits).float(),
+        torch.cat([centre[..., :2], code[..., 2:4], centre[..., 2:], code[..., 5:]], dim=-1),
+    )
+
+
+def map_losses(head: MapHead, bev: Tensor, labels: MapLabels) -> dict[str, Tensor]:
+    """The losses of map queries, of the masks of those that were matched, and of the drivable area's mask."""
+    decoding = head(bev)
+    logits = [branch(hidden) for branch, hidden in zip(head.cls_branches, decoding.hidden, strict=True)]
+    losses, matching = map_query_losses(torch.stack(logits).float(), torch.stack(decoding.references[1:]), labels)
+    _, masks = head.things_mask_head(decoding.hidden[-1][matching.queries], decoding.memory)
+    return {
+        **losses,
+        "map_mask": mask_loss(masks, labels.masks[matching.labels].flatten(1)),
+        "drivable_mask": mask_loss(decoding.stuff_mask.flatten()[None], labels.drivable.flatten()[None]),
+    }
+
+
+def occupied(labels: MapLabels) -> Tensor:
+    """bool [map classes, n, n]: the cells of each class, in the order of MAP_CLASSES."""
+    things = [labels.masks[labels.classes == index].any(0) for index in range(len(MAP_CLASSES) - 1)]
+    return torch.stack([*things, labels.drivable])

@@ -1,0 +1,151 @@
+"""Teacher forcing: what is learned, what is not, and that the package's own generation gives it back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from opendrivevla_ros.language.decoder import Decoder
+from opendrivevla_ros.language.generation import TrajectoryGenerator, generate_text
+from opendrivevla_ros.language.grammar import trajectory_grammar
+from opendrivevla_ros.language.model import DrivingLanguageModel, Features, LanguageConfig
+from opendrivevla_ros.language.prompt import PromptFields, chat_prompt, question_message, tokenize_prompt, user_message
+from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
+from opendrivevla_ros.language.trajectory_text import format_trajectory
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.language_batches import IGNORED, AnswerTraining, LanguageBatches, Turn, answer_loss
+from opendrivevla_ros.training.loop import LoopSettings, train
+
+SYSTEM_TEXT = "You drive."
+WIDTH = 16
+FIELDS = PromptFields(
+    velocity=(0.0, 8.0),
+    yaw_rate=0.0,
+    history=np.array([[0.0, -16.0], [0.0, -12.0], [0.0, -8.0], [0.0, -4.0]]),
+    measured_acceleration=(0.0, 0.0),
+    speed=8.0,
+    steering=0.0,
+)
+DRIVE_ON = format_trajectory([[0.0, 4.0 * step] for step in range(1, 7)])
+STOP = format_trajectory([[-0.25, 1.5], [-0.5, 2.25], [-0.5, 2.5], [-0.5, 2.5], [-0.5, 2.5], [-0.5, 2.5]])
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_small_tokenizer()
+
+
+def tiny_model(tokenizer: PreTrainedTokenizerFast, **options: int) -> DrivingLanguageModel:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2, "key_value_heads": 1, **options}
+    return DrivingLanguageModel(LanguageConfig(vocabulary_size=len(tokenizer), feature_size=WIDTH, **sizes))
+
+
+def features(seed: int, agents: int = 3) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    return Features(*(torch.randn(count, WIDTH, generator=generator) for count in (4, agents, 2)))
+
+
+def turns() -> list[Turn]:
+    """The same words three times; what is seen decides between the plans, and a question has an answer of its own."""
+    return [
+        Turn(user_message(FIELDS), features(1), DRIVE_ON),
+        Turn(user_message(FIELDS), features(2, agents=5), STOP),
+        Turn(question_message(FIELDS, "What will you do next?"), features(2), "I stop behind the vehicle in front."),
+    ]
+
+
+def batches(model: DrivingLanguageModel, tokenizer: PreTrainedTokenizerFast) -> LanguageBatches:
+    return LanguageBatches(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
+
+
+def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer)
+    batch = batches(model, tokenizer)(turns())
+    for row, turn in enumerate(turns()):
+        prompt = model.embed_prompt(tokenize_prompt(chat_prompt(SYSTEM_TEXT, turn.user), tokenizer), turn.features)
+        torch.testing.assert_close(batch.embeddings[row, : len(prompt)], prompt, rtol=0, atol=0)
+        labels = batch.labels[row]
+        learned = labels[labels != IGNORED]
+        assert tokenizer.decode(learned) == turn.answer + "<|im_end|>"
+        end = len(prompt) + len(learned)
+        assert (labels != IGNORED).nonzero()[:, 0].tolist() == list(range(len(prompt), end))
+        torch.testing.assert_close(batch.embeddings[row, len(prompt) : end], model.model.embed_tokens(learned))
+        assert batch.attention_mask[row].tolist() == [1] * end + [0] * (len(labels) - end)
+
+
+def test_the_loss_is_that_of_transformers(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer)
+    batch = batches(model, tokenizer)(turns())
+    reference = model(
+        inputs_embeds=batch.embeddings, attention_mask=batch.attention_mask, labels=batch.labels, use_cache=False
+    )
+    torch.testing.assert_close(answer_loss(model, batch), reference.loss)
+
+
+def test_turns_of_a_batch_do_not_see_each_other(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer)
+    make = batches(model, tokenizer)
+    alone = [make([turn]) for turn in turns()]
+    tokens = [int((batch.labels != IGNORED).sum()) for batch in alone]
+    losses = [answer_loss(model, batch) for batch in alone]
+    mean = sum(loss * count for loss, count in zip(losses, tokens, strict=True)) / sum(tokens)
+    torch.testing.assert_close(answer_loss(model, make(turns())), mean)
+
+
+def test_gradients_reach_features_that_carry_them(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer)
+    seen = features(1)
+    for block in (seen.scene, seen.agents, seen.map_elements):
+        block.requires_grad_()
+    answer_loss(model, batches(model, tokenizer)([Turn(user_message(FIELDS), seen, STOP)])).backward()
+    for block in (seen.scene, seen.agents, seen.map_elements):
+        assert block.grad.isfinite().all()
+        assert (block.grad != 0).any(1).all()
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`")
+def test_gradient_checkpointing_changes_no_gradient(tokenizer: PreTrainedTokenizerFast):
+    gradients = []
+    for checkpointed in (False, True):
+        model = tiny_model(tokenizer).train()
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+        answer_loss(model, batches(model, tokenizer)(turns())).backward()
+        assert model.model.layers[0].gradient_checkpointing is checkpointed
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_an_overfitted_model_says_what_it_was_taught(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+    model = tiny_model(tokenizer)
+    training = AnswerTraining(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
+    settings = LoopSettings(steps=250, learning_rate=4e-3, batch_size=3, warmup_steps=20)
+    train(training, turns(), list, [{"params": list(model.parameters())}], settings, tmp_path)
+
+    decoder = Decoder(model.eval(), max_length=1024)
+    generator = TrajectoryGenerator(decoder, trajectory_grammar(tokenizer))
+    said = []
+    for turn in turns():
+        ids = tokenize_prompt(chat_prompt(SYSTEM_TEXT, turn.user), tokenizer)
+        with torch.inference_mode():
+            prompt = model.embed_prompt(ids, turn.features)
+        if turn.user == user_message(FIELDS):
+            said.append(generator.generate(prompt).text)
+        else:
+            stop = frozenset({tokenizer.eos_token_id})
+            said.append("".join(generate_text(decoder, tokenizer, prompt, stop_tokens=stop, max_tokens=40)))
+    assert said == [turn.answer for turn in turns()]
+
+
+def test_a_turn_without_an_answer_is_refused(tokenizer: PreTrainedTokenizerFast):
+    with pytest.raises(TrainingError, match="no answer to learn for the message"):
+        batches(tiny_model(tokenizer), tokenizer)([Turn(user_message(FIELDS), features(1), "")])
+
+
+def test_a_turn_that_is_too_long_is_refused_with_its_length(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer, max_positions=64)
+    with pytest.raises(TrainingError, match=r"tokens exceed the model's 64 positions; shorten the answer"):
+        batches(model, tokenizer)([Turn(user_message(FIELDS), features(1), DRIVE_ON)])
