@@ -31,6 +31,7 @@ PARAMETERS = (
     ("precision", str, "float32", ["float32", "bfloat16"], "precision of the weights"),
     ("thinking_mode", str, "fast", ["auto", "fast", "slow"], "how long the model may reason"),
     ("extrinsics", str, "file", ["file", "tf"], "where the cameras sit: from rig_file, or from /tf_static"),
+    ("intrinsics", str, "file", ["file", "camera_info"], "the cameras' pinholes: from rig_file, or camera_info"),
     ("autostart", bool, "true", ["true", "false"], "configure and activate by itself"),
     ("use_sim_time", bool, "false", ["true", "false"], "take the time from /clock"),
     ("deadline", float, "5.0", None, "a plan this many seconds after its stamp is refused; 0: never"),

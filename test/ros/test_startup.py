@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
@@ -111,6 +112,19 @@ def test_unknown_parameters_and_overrides_of_no_endpoint_are_refused_by_name(sta
     _, other_client = start(**{"qos_overrides./vla_node/input/odometri.subscription.depth": 7})
     client.wait_for_state(VlaStatus.FAULT, "polcy is unknown")
     other_client.wait_for_state(VlaStatus.FAULT, "odometri.subscription.depth overrides no endpoint")
+
+
+def test_intrinsics_come_from_camera_info_where_the_file_has_none(start: Start, tmp_path: Path) -> None:
+    save_rig(synthetic_rig(), tmp_path / "whole.yaml")
+    document = yaml.safe_load((tmp_path / "whole.yaml").read_text())
+    for camera in document["cameras"].values():
+        del camera["width"], camera["height"], camera["intrinsics"]
+    extrinsics = tmp_path / "extrinsics.yaml"
+    extrinsics.write_text(yaml.safe_dump(document))
+    _, refused = start(rig_file=str(extrinsics))
+    refused.wait_for_state(VlaStatus.FAULT, "lacks height, intrinsics, width")
+    _, client = start(rig_file=str(extrinsics), intrinsics="camera_info")
+    client.wait_for_plan(0)
 
 
 def test_message_filters_forms_the_sets_where_it_is_installed(start: Start) -> None:

@@ -16,6 +16,7 @@ from opendrivevla_ros.sensing.calibration import (
     CameraInfo,
     CameraInfoMonitor,
     camera_from_info,
+    load_extrinsics,
     load_rig,
     problem_table,
     require_fit,
@@ -291,3 +292,20 @@ def test_camera_info_that_changes_after_the_start_is_refused(rig: CameraRig) -> 
     assert "K of camera_info changed" in refused.message
     monitor.reset()
     assert monitor.check("cam_back", changed, 3) is None
+
+
+def test_extrinsics_come_from_a_file_with_or_without_intrinsics(
+    rig: CameraRig, document: dict[str, Any], tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.yaml"
+    for camera in document["cameras"].values():
+        del camera["width"], camera["height"], camera["intrinsics"]
+    bare.write_text(yaml.safe_dump(document))
+    for path in (EXAMPLE, bare):
+        extrinsics, lidar_to_base = load_extrinsics(path)
+        again = rig_from_infos(infos_of(rig), extrinsics, lidar_to_base=lidar_to_base)
+        for camera, expected in zip(again.cameras, rig.cameras, strict=True):
+            np.testing.assert_allclose(camera.camera_to_base, expected.camera_to_base, atol=1e-12)
+        np.testing.assert_array_equal(again.lidar_to_base, rig.lidar_to_base)
+    with pytest.raises(CalibrationError, match="lacks height, intrinsics, width"):
+        load_rig(bare)

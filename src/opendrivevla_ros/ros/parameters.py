@@ -100,8 +100,14 @@ TABLE: tuple[Entry, ...] = (
     Entry(
         "extrinsics",
         "file",
-        "file: all from rig_file; tf: intrinsics from camera_info, extrinsics from /tf_static (needs tf2_ros)",
+        "where the cameras sit: from rig_file; or tf: from /tf_static, with camera_info's intrinsics (needs tf2_ros)",
         choices=("file", "tf"),
+    ),
+    Entry(
+        "intrinsics",
+        "file",
+        "file: from rig_file, which camera_info must agree with; camera_info: from its first message",
+        choices=("file", "camera_info"),
     ),
     Entry("rectified", False, "the pictures are rectified: camera_info's P holds, its distortion does not"),
     Entry("base_frame", "base_link", "frame of plans and extrinsics: ground under the rear axle", pattern=r"\S+"),

@@ -11,6 +11,8 @@ The file is YAML:
           translation: [x, y, z]            # metres
           rotation_xyzw: [x, y, z, w]
     lidar_to_base: {translation: [x, y, z], rotation_xyzw: [x, y, z, w]}      # optional
+
+Where CameraInfo gives the intrinsics, the file needs camera_to_base alone: see `load_extrinsics`.
 """
 
 import math
@@ -38,7 +40,26 @@ class CalibrationError(ValueError):
 
 def load_rig(path: str | Path) -> CameraRig:
     """The rig in a calibration file. Raises CalibrationError, which names the file, the key and what it must be."""
-    path = Path(path)
+    cameras, lidar_to_base = _read_file(Path(path))
+    return CameraRig(tuple(_read_camera(name, cameras[name]) for name in CAMERA_NAMES), lidar_to_base)
+
+
+def load_extrinsics(path: str | Path) -> tuple[dict[str, tuple[Array, Array]], Array]:
+    """Where the cameras sit, as `rig_from_infos` takes it, and lidar_to_base, from a file with or without intrinsics.
+
+    Raises CalibrationError as `load_rig` does.
+    """
+    cameras, lidar_to_base = _read_file(Path(path))
+    extrinsics = {}
+    for name in CAMERA_NAMES:
+        fields = cameras[name].mapping({"camera_to_base"}, {"width", "height", "intrinsics"})
+        pose = fields["camera_to_base"].transform()
+        extrinsics[name] = (pose[:3, 3], quaternion(pose))
+    return extrinsics, lidar_to_base
+
+
+def _read_file(path: Path) -> tuple[dict[str, "_Node"], Array]:
+    """The cameras' entries by name, and lidar_to_base."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -48,7 +69,7 @@ def load_rig(path: str | Path) -> CameraRig:
     root = _Node(document, str(path)).mapping({"cameras"}, {"lidar_to_base"})
     cameras = root["cameras"].mapping(set(CAMERA_NAMES), set())
     lidar_to_base = root["lidar_to_base"].transform() if "lidar_to_base" in root else NUSCENES_LIDAR_TO_BASE.copy()
-    return CameraRig(tuple(_read_camera(name, cameras[name]) for name in CAMERA_NAMES), lidar_to_base)
+    return cameras, lidar_to_base
 
 
 def save_rig(rig: CameraRig, path: str | Path, *, comment: str = "") -> None:
