@@ -28,32 +28,30 @@ ROS_MODULES = ("rclpy", "message_filters", "tf2_ros", "cv_bridge", "std_srvs", "
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name in a file. lazy: inside a function, so that importing the file does not run it."""
+    """One imported name in a file, at its top or inside a function."""
 
     module: str
     line: int
-    lazy: bool
 
 
 def imports_of(path: Path, package: str) -> Iterator[Import]:
     """Every import in a file of `package` (dotted), with relative ones resolved and literal `import_module` calls."""
 
-    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+    def visit(node: ast.AST) -> Iterator[Import]:
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
+            yield from (Import(alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (Import(f"{base}.{alias.name}", node.lineno, lazy) for alias in node.names)
+            yield from (Import(f"{base}.{alias.name}", node.lineno) for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__"):
-                yield Import(str(node.args[0].value), node.lineno, lazy)
-        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield Import(str(node.args[0].value), node.lineno)
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, inside)
+            yield from visit(child)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)), False)
+    yield from visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
 
 
 def is_ros(module: str) -> bool:
@@ -64,10 +62,8 @@ def is_ros(module: str) -> bool:
 def objection(room: str, imported: Import) -> str | None:
     """Why `room` (empty: the package's own __init__) may not import this, or None."""
     parts = imported.module.split(".")
-    lazy_command_line = room == "cli" and imported.lazy
     if is_ros(imported.module):
-        allowed = room == "ros" or lazy_command_line
-        return None if allowed else "only ros may import ROS modules (cli inside functions)"
+        return None if room == "ros" else "only ros may import ROS modules"
     if parts[0] == "torch" and room in WITHOUT_TORCH:
         return f"{room} imports no torch"
     if parts[0] != PACKAGE or len(parts) < 2 or parts[1] not in FLOOR_OF or parts[1] == room:
@@ -75,7 +71,7 @@ def objection(room: str, imported: Import) -> str | None:
     target = parts[1]
     if room == "":
         return "the package itself imports none of its rooms"
-    if target == "ros" and lazy_command_line:
+    if target == "ros" and room == "cli":
         return None
     if FLOOR_OF[target] >= FLOOR_OF[room]:
         return f"{room} (floor {FLOOR_OF[room]}) may not import {target} (floor {FLOOR_OF[target]}): imports go down"
@@ -107,7 +103,7 @@ ALLOWED = {
     "policies/registry.py": "import opendrivevla_ros.language.prompt\nfrom opendrivevla_ros.policies import presets",
     "evaluation/comfort.py": "from opendrivevla_ros.datasets import bags\nimport opendrivevla_ros",
     "ros/vla_node.py": "import rclpy\nfrom opendrivevla_ros.msg import Reasoning\nfrom geometry_msgs.msg import Pose",
-    "cli/play.py": "def play():\n    import rclpy\n    from opendrivevla_ros.ros import vla_node",
+    "cli/play.py": "from opendrivevla_ros.ros import bag_player\nfrom opendrivevla_ros.world import state",
     "core/deep/inner.py": "from .. import geometry\nfrom ..ego import EgoState",
 }
 FORBIDDEN = {
@@ -124,9 +120,8 @@ FORBIDDEN = {
     "evaluation/messages.py": "from opendrivevla_ros.msg import Reasoning",
     "training/loop.py": "from opendrivevla_ros.evaluation import open_loop",
     "ros/bridge.py": "def run():\n    from opendrivevla_ros.cli import play",
-    "cli/doctor.py": "from opendrivevla_ros.ros import vla_node",
-    "cli/demo.py": "import rclpy",
-    "cli/typed.py": "if True:\n    from opendrivevla_ros.ros import vla_node",
+    "cli/doctor.py": "def check():\n    import rclpy",
+    "cli/demo.py": "from rclpy.node import Node",
     "attic/old.py": "",
     "__init__.py": "from opendrivevla_ros.core import plan",
 }
@@ -182,6 +177,12 @@ def test_a_baseline_policy_loads_nothing_that_driving_does_not_need():
     )
     assert f"{PACKAGE}.policies.registry" in loaded
     assert loaded.isdisjoint(NOT_FOR_DRIVING | {f"{PACKAGE}.ros", "torch", "transformers", "rclpy"})
+
+
+def test_the_command_line_loads_no_ros_before_it_needs_it():
+    loaded = loaded_by(f"import {PACKAGE}.cli.main")
+    assert f"{PACKAGE}.cli.main" in loaded
+    assert "rclpy" not in loaded
 
 
 def test_the_inference_node_loads_nothing_that_driving_does_not_need():

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from opendrivevla_ros.cli.live_topics import Finding, Stream, judge
 from opendrivevla_ros.cli.processes import Process
 from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.datasets.synthetic_street import street_rig
+from opendrivevla_ros.ros.live_topics import Finding, Stream, judge
 from opendrivevla_ros.sensing.calibration import CameraInfo
 
 Odv = Callable[..., subprocess.CompletedProcess[str]]

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from opendrivevla_ros.datasets.bags import BagError
 from opendrivevla_ros.policies.registry import CheckpointError
+from opendrivevla_ros.ros.command_node import RosNotFound
 from opendrivevla_ros.sensing.calibration import CalibrationError
 
 TRAINED_POLICY = "checkpoints/small"
@@ -32,6 +33,7 @@ USER_ERRORS = (
     BagError,
     CalibrationError,
     CheckpointError,
+    RosNotFound,
     OSError,
 )  # each a sentence that says what to do
 

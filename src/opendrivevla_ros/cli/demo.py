@@ -22,11 +22,11 @@ from opendrivevla_ros.cli.console import (
     times_table,
     write_json,
 )
-from opendrivevla_ros.cli.listener import OUTPUTS, STAMPED_PLANS, Heard, Listener
 from opendrivevla_ros.cli.processes import Process, loopback_environment
-from opendrivevla_ros.cli.ros_context import ros_node
 from opendrivevla_ros.datasets.bags import RIG_FILE, BagReader, BagWriter
 from opendrivevla_ros.datasets.synthetic_bag import write_synthetic_bag
+from opendrivevla_ros.ros.command_node import ros_node
+from opendrivevla_ros.ros.listener import OUTPUTS, STAMPED_PLANS, Heard, Listener
 
 LOADING_TIMEOUT_S = 120.0
 DISCOVERY_TIMEOUT_S = 15.0

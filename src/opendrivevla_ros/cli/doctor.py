@@ -15,12 +15,12 @@ from rich import box
 from rich.table import Table
 
 from opendrivevla_ros.cli.console import console, install_file
-from opendrivevla_ros.cli.live_topics import Finding, discovered_topics, judge, listen
 from opendrivevla_ros.cli.replay import DEFAULT_RIG
-from opendrivevla_ros.cli.ros_context import ros_node
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.datasets.bag_topics import match_inputs, read_topic_map
 from opendrivevla_ros.datasets.bags import BagError
+from opendrivevla_ros.ros.command_node import require_messages, require_ros, ros_node
+from opendrivevla_ros.ros.live_topics import Finding, discovered_topics, judge, listen
 from opendrivevla_ros.sensing.calibration import CalibrationError, load_rig, require_fit
 
 PYTHON_VERSIONS = ((3, 10), (3, 13))
@@ -91,7 +91,7 @@ def _packages() -> list[Finding]:
 
 def _ros() -> Finding:
     try:
-        importlib.import_module("rclpy")
+        require_ros()
     except ImportError as error:
         if os.environ.get("ROS_DISTRO"):
             remedy = "it is sourced, but for another Python; use the one it was built for"
@@ -106,7 +106,7 @@ def _ros() -> Finding:
 
 def _messages() -> Finding:
     try:
-        importlib.import_module("opendrivevla_ros.msg")
+        require_messages()
     except ImportError as error:
         if importlib.util.find_spec("rclpy") is None:
             return Finding("own messages", "note", "not built; bags do without")

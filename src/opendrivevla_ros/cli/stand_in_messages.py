@@ -34,10 +34,10 @@ def message_bytes(instance: Any) -> bytes:
     """The CDR bytes of a ROS message or of a stand-in; equal messages have equal bytes."""
     if hasattr(instance, "__msgtype__"):
         return serialize(instance)
-    from rclpy.serialization import serialize_message
+    from opendrivevla_ros.ros.serialization import message_cdr
 
     # ROS leaves the bytes between aligned fields as they come; rosbags sets them to zero.
-    return serialize(deserialize(serialize_message(instance), message_type(instance)))
+    return serialize(deserialize(message_cdr(instance), message_type(instance)))
 
 
 def message_type(instance: Any) -> str:
