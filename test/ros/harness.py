@@ -265,6 +265,12 @@ class Client:
         request = ChangeState.Request(transition=Transition(id=transition))
         return self.call(ChangeState, "/vla_node/change_state", request).success
 
+    def begin_transition(self, transition: int) -> None:
+        """Asks for a lifecycle transition and does not wait for its end."""
+        client = self.node.create_client(ChangeState, "/vla_node/change_state")
+        assert client.wait_for_service(timeout_sec=TIMEOUT_S), "no service change_state"
+        client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+
     def set_parameter(self, name: str, value: object) -> str:
         """Sets a parameter; why it was refused, or an empty string."""
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])

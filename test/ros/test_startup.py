@@ -178,8 +178,10 @@ def test_qos_is_overridden_by_parameters_and_incompatible_writers_are_named(star
 
 
 def test_the_heartbeat_goes_on_while_weights_load_and_the_random_network_plans(start: Start) -> None:
-    node, client = start(policy=RANDOM, deadline=60.0, plan_timeout=60.0)
-    client.wait_for_state(VlaStatus.LOADING)
+    node, client = start(policy=RANDOM, deadline=60.0, plan_timeout=60.0, autostart=False)
+    client.wait_for_state(VlaStatus.UNCONFIGURED)
+    assert client.change_state(Transition.TRANSITION_CONFIGURE)
+    assert client.change_state(Transition.TRANSITION_ACTIVATE)
     client.wait_for_state(VlaStatus.PLANNING, timeout_s=90.0)
     plan = client.wait_for_plan(0)
     assert nanoseconds(plan.header.stamp) in client.sent
@@ -202,7 +204,9 @@ def test_the_heartbeat_goes_on_while_weights_load_and_the_random_network_plans(s
 
 
 def test_ctrl_c_while_loading_ends_the_node_cleanly(start: Start) -> None:
-    node, client = start(policy=RANDOM)
+    node, client = start(policy=RANDOM, autostart=False)
+    client.wait_for_state(VlaStatus.UNCONFIGURED)  # heard before it loads, or loading may be over by then
+    client.begin_transition(Transition.TRANSITION_CONFIGURE)
     client.wait_for_state(VlaStatus.LOADING)
     assert node.interrupt() == 0
     assert "Traceback" not in node.output()

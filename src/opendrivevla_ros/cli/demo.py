@@ -99,8 +99,9 @@ def _drive(node: Any, output: Path, source: Path, policy: str, *, device: str, s
         planner = stack.enter_context(_start("vla_node", "ros.vla_node", arguments, output))
         _wait_until_ready(listener, planner)
         bar.update(task, description="driving", total=seconds)
-        wait = str(DISCOVERY_TIMEOUT_S)
-        player = stack.enter_context(_start("odv play", "cli.main", ["play", str(source), "--wait", wait], output))
+        # both the node and this process must hear the clock before the bag begins
+        playing = ["play", str(source), "--wait", str(DISCOVERY_TIMEOUT_S), "--clock-readers", "2"]
+        player = stack.enter_context(_start("odv play", "cli.main", playing, output))
 
         def played() -> bool:
             bar.update(task, completed=max(0.0, seconds - (listener.ends_ns - listener.bag_time_ns) / 1e9))

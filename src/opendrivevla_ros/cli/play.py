@@ -41,6 +41,7 @@ def play(
     wait: Annotated[
         float, typer.Option(min=0.0, help="Wait so many seconds at most for subscribers of all topics.")
     ] = 0.0,
+    clock_readers: Annotated[int, typer.Option(min=0, help="With --wait: so many subscribers of /clock too.")] = 0,
 ) -> None:
     """Publish a bag over DDS, with /clock; Ctrl-C ends it."""
     stop: list[int] = []
@@ -50,9 +51,9 @@ def play(
         player = BagPlayer(this_node, reader, published_names(reader, topics, node), clock_hz=clock)
         for topic in player.skipped:
             errors.print(f"[yellow]warning:[/yellow] not played: {topic}", soft_wrap=True)
-        alone = player.wait_for_subscribers(wait, lambda: bool(stop)) if wait else []
+        alone = player.wait_for_subscribers(wait, lambda: bool(stop), clock_readers=clock_readers) if wait else []
         if alone:
-            errors.print(f"[yellow]warning:[/yellow] nobody listens to {', '.join(alone)}", soft_wrap=True)
+            errors.print(f"[yellow]warning:[/yellow] too few listen to {', '.join(alone)}", soft_wrap=True)
         with progress_bar() as bar:
             task = bar.add_task("play", total=1.0)
             result = player.play(

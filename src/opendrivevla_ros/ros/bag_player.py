@@ -65,11 +65,15 @@ class BagPlayer:
             self._clock = node.create_publisher(Clock, "/clock", _profile(latched=False))
             self._clock_period_ns = round(1e9 / clock_hz)
 
-    def wait_for_subscribers(self, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> list[str]:
-        """Waits until every published topic has a subscriber; returns the topics that still have none."""
+    def wait_for_subscribers(
+        self, timeout_s: float, stopped: Callable[[], bool] = lambda: False, *, clock_readers: int = 0
+    ) -> list[str]:
+        """Waits until all published topics have a subscriber, and /clock so many; returns those that still lack."""
         until = time.monotonic() + timeout_s
         while not stopped():
             alone = [p.topic_name for p in self._publishers.values() if not p.get_subscription_count()]
+            if self._clock is not None and self._clock.get_subscription_count() < clock_readers:
+                alone.append(self._clock.topic_name)
             if not alone or time.monotonic() > until:
                 return alone
             time.sleep(MAX_SLEEP_S)
