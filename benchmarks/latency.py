@@ -21,34 +21,21 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from streams import CAMERA_HZ, HEIGHT, WIDTH, Vehicle, domain
 
-from opendrivevla_ros.core.geometry import planar_transform
-from opendrivevla_ros.core.rig import CAMERA_NAMES, NOMINAL_YAW_DEGREES, CameraCalibration, CameraRig
+from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.ros.conversions import nanoseconds
 from opendrivevla_ros.sensing.calibration import save_rig
+from opendrivevla_ros.world.rig import nuscenes_rig
 
 SECONDS = 10.0
 WARM_UP_S = 2.0
 LIMIT_MS = 80.0
 
 
-def rig() -> CameraRig:
-    """Six cameras of the nuScenes arrangement and size."""
-    optical = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-    intrinsics = np.array([[1266.0, 0.0, WIDTH / 2], [0.0, 1266.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
-    cameras = []
-    for name in CAMERA_NAMES:
-        pose = planar_transform(1.0, 0.0, np.radians(NOMINAL_YAW_DEGREES[name]))
-        pose[:3, :3] = pose[:3, :3] @ optical
-        pose[2, 3] = 1.5
-        cameras.append(CameraCalibration(name, WIDTH, HEIGHT, intrinsics, pose))
-    return CameraRig(tuple(cameras))
-
-
 def main() -> None:
     ros_domain = domain()
     with tempfile.TemporaryDirectory() as folder:
         rig_file = Path(folder) / "rig.yaml"
-        save_rig(rig(), rig_file)
+        save_rig(nuscenes_rig(WIDTH, HEIGHT), rig_file)
         node_process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "opendrivevla_ros.ros.vla_node", "--ros-args"),

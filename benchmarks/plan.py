@@ -16,26 +16,14 @@ from opendrivevla_ros.core.ego import Command, DrivingCommand, EgoState
 from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.core.observation import CameraFrame, Observation
 from opendrivevla_ros.core.plan import Plan
-from opendrivevla_ros.core.rig import CAMERA_NAMES, NOMINAL_YAW_DEGREES, CameraCalibration, CameraRig
+from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.policies.registry import PRECISIONS, load_policy
+from opendrivevla_ros.world.rig import nuscenes_rig
 
 SPEED = 8.0  # m/s
 TRIGGER_STEP_NS = 8_000_000  # between two cameras
 STEP_S = 0.5
 TARGET_MS = 150.0  # p95 of `small` on two cores
-
-
-def nominal_rig(width: int, height: int) -> CameraRig:
-    """Six cameras that look where the nuScenes vehicle's do."""
-    cameras = []
-    for name in CAMERA_NAMES:
-        pose = planar_transform(0.0, 0.0, np.radians(NOMINAL_YAW_DEGREES[name]))
-        pose[:3, 3] = pose[:3, :3] @ [1.0, 0.0, 0.0] + [0.7, 0.0, 1.55]
-        pose[:3, :3] = pose[:3, :3] @ np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-        focal = width * (0.5 if name == "cam_back" else 0.79)
-        intrinsics = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-        cameras.append(CameraCalibration(name, width, height, intrinsics, pose))
-    return CameraRig(tuple(cameras))
 
 
 def drive(count: int, size: tuple[int, int]) -> list[Observation]:
@@ -44,7 +32,7 @@ def drive(count: int, size: tuple[int, int]) -> list[Observation]:
     As on a vehicle, speed changes and the cameras are triggered one after the other, so that no two frames share the
     projection into the pictures.
     """
-    rig = nominal_rig(*size)
+    rig = nuscenes_rig(*size)
     images = np.random.default_rng(0).integers(0, 256, (6, size[1], size[0], 3), dtype=np.uint8)
     history = np.array([[-4.0, 0, 0], [-3.0, 0, 0], [-2.0, 0, 0], [-1.0, 0, 0]]) * [SPEED * STEP_S, 1, 1]
     ego = EgoState(0, np.eye(4), np.array([SPEED, 0.0, 0.0]), np.zeros(3), np.zeros(3), history)
