@@ -29,6 +29,7 @@ DECLARED_NAMES = {  # where a module's differs from its own
     "tf2_ros": "tf2_ros_py",
     "scipy": "python3-scipy",
     "nuscenes": "nuscenes_devkit",
+    "PIL": "pillow",
 }
 OPTIONAL_MODULES = {"torchvision", "triton"}
 

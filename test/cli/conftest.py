@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a short synthetic bag, a ROS domain, and the command as a process."""
+"""What the tests of the command line share: a short bag, a ROS domain, and the command as a process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from opendrivevla_ros.cli.processes import Process, loopback_environment
-from opendrivevla_ros.datasets.synthetic_bag import write_synthetic_bag
+from opendrivevla_ros.datasets.world_bag import write_world_bag
 
 STREET_SECONDS = 2.5
 
@@ -19,7 +19,7 @@ STREET_SECONDS = 2.5
 def street_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two and a half seconds of six small cameras; tests must not change it."""
     path = tmp_path_factory.mktemp("street") / "bag"
-    write_synthetic_bag(path, duration_s=STREET_SECONDS, image_size=(320, 180))
+    write_world_bag(path, duration_s=STREET_SECONDS, image_size=(320, 180))
     return path
 
 

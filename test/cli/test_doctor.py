@@ -8,12 +8,12 @@ import pytest
 
 from opendrivevla_ros.cli.processes import Process
 from opendrivevla_ros.core.rig import CAMERA_NAMES
-from opendrivevla_ros.datasets.synthetic_street import street_rig
 from opendrivevla_ros.ros.live_topics import Finding, Stream, judge
 from opendrivevla_ros.sensing.calibration import CameraInfo
+from opendrivevla_ros.world.rig import nuscenes_rig
 
 Odv = Callable[..., subprocess.CompletedProcess[str]]
-RIG = street_rig(320, 180)
+RIG = nuscenes_rig(320, 180)
 
 
 def healthy() -> dict[str, Stream]:

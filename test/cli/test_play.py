@@ -71,7 +71,7 @@ def test_every_message_arrives_once_in_order_with_the_clock_beside_it(
     with BagReader(street_bag) as bag:
         assert clock[0] == bag.start_ns
         assert bag.end_ns - clock[-1] < 20_000_000
-    assert len(clock) == pytest.approx(100 * 2.5, abs=5)
+    assert len(clock) == pytest.approx(100 * 2.55, abs=5)
 
 
 def test_a_loop_starts_again_at_the_offset_and_ctrl_c_ends_it_with_exit_code_0(

@@ -11,8 +11,7 @@ from opendrivevla_ros.core.observation import CameraFrame, Observation
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.datasets.nuscenes_export import ExportBox, ExportFrame, ExportScene
 from opendrivevla_ros.datasets.nuscenes_map import LaneShape, RoadLayers
-from opendrivevla_ros.datasets.synthetic_bag import STAMP_OFFSETS_NS
-from opendrivevla_ros.datasets.synthetic_street import street_rig
+from opendrivevla_ros.world.rig import STAMP_OFFSETS_NS, nuscenes_rig
 
 START_NS = 1_700_000_000_000_000_000
 STEP_NS = 500_000_000
@@ -114,6 +113,6 @@ def make_scene() -> Callable[..., ExportScene]:
     def make(
         name: str = "bend", split: str = "world_val", frames: int = 8, size: tuple[int, int] = SIZE
     ) -> ExportScene:
-        return ExportScene(name, split, road(), drive(frames, street_rig(*size)))
+        return ExportScene(name, split, road(), drive(frames, nuscenes_rig(*size)))
 
     return make

@@ -123,7 +123,7 @@ def test_the_devkits_can_bus_api_reads_the_motion(root: Path) -> None:
     assert len(pose) == 8
     assert pose[0]["vel"] == [8.0, 0.0, 0.0]
     assert pose[0]["accel"] == pytest.approx([0.0, 1.2, 9.81])
-    assert can.get_messages("scene-2001", "steeranglefeedback")[0]["value"] < 0  # to the left, in nuScenes' sign
+    assert can.get_messages("scene-2001", "steeranglefeedback")[0]["value"] > 0  # to the left, in nuScenes' sign
 
 
 def test_perfect_detections_score_one_in_the_official_evaluation(nusc, root: Path, tmp_path: Path) -> None:
@@ -239,6 +239,8 @@ def changed(scene: ExportScene, **box: object) -> ExportScene:
         ({"position": np.array([np.nan, 0, 0])}, "lead in bend has a pose that is not finite"),
         ({"visibility": 0}, "lead in bend has visibility 0; nuScenes has 1 to 4"),
         ({"instance": "parked"}, "parked in bend has two boxes in the frame"),
+        ({"points": -1}, "lead in bend has -1 points"),
+        ({"points": 1.5}, "lead in bend has 1.5 points"),
     ],
 )
 def test_labels_that_nuscenes_cannot_hold_are_refused_by_name(tmp_path: Path, make_scene, change, message) -> None:
@@ -253,13 +255,43 @@ def test_a_scene_without_motion_is_refused(tmp_path: Path, make_scene, frames: i
         export_nuscenes(tmp_path / "set", [make_scene(frames=frames)])
 
 
-def test_an_ego_state_that_is_not_finite_is_refused(tmp_path: Path, make_scene) -> None:
+def refused(tmp_path: Path, scene: ExportScene, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        export_nuscenes(tmp_path / "set", [scene])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"velocity": np.array([np.nan, 0.0, 0.0])}, {"steering": np.inf}])
+def test_an_ego_state_that_is_not_finite_is_refused(tmp_path: Path, make_scene, change) -> None:
     scene = make_scene(frames=2)
     frame = next(iter(scene.frames))
-    ego = replace(frame.observation.ego, velocity=np.array([np.nan, 0.0, 0.0]))
+    ego = replace(frame.observation.ego, **change)
     frame = replace(frame, observation=replace(frame.observation, ego=ego))
-    with pytest.raises(DatasetError, match="bend has an ego state at 1700000000000000 us that is not finite"):
-        export_nuscenes(tmp_path / "set", [replace(scene, frames=[frame])])
+    message = "bend has an ego state at 1700000000000000 us that is not finite"
+    refused(tmp_path, replace(scene, frames=[frame]), message)
+
+
+def test_pictures_and_calibrations_that_do_not_fit_are_refused(tmp_path: Path, make_scene) -> None:
+    scene = make_scene(frames=2)
+    frame = next(iter(scene.frames))
+    observation, rig = frame.observation, frame.observation.rig
+    blind = replace(rig.cameras[0], intrinsics=np.full((3, 3), np.nan))
+    first = observation.frames[0]
+    for change, message in (
+        ({"rig": replace(rig, cameras=(blind, *rig.cameras[1:]))}, "bend has a rig at .* cam_front: intrinsics"),
+        ({"rig": replace(rig, lidar_to_base=np.full((4, 4), np.nan))}, "the lidar's pose is not finite"),
+        ({"frames": observation.frames[:5]}, "bend has pictures at .* that are not one of each camera"),
+        ({"frames": (replace(first, image=first.image / 2), *observation.frames[1:])}, "CAM_FRONT of float64; give"),
+    ):
+        broken = replace(frame, observation=replace(observation, **change))
+        refused(tmp_path, replace(scene, frames=[broken]), message)
+    refused(tmp_path, replace(scene, frames=[replace(frame, picture_poses=frame.picture_poses[:5])]), "poses of shape")
+
+
+def test_a_road_that_is_not_finite_is_refused(tmp_path: Path, make_scene) -> None:
+    scene = make_scene(frames=2)
+    for change in ({"drivable": ()}, {"lane_dividers": (np.full((3, 2), np.nan),)}):
+        refused(tmp_path, replace(scene, road=replace(scene.road, **change)), "has no drivable area, or a road with")
 
 
 def test_stamps_that_do_not_rise_are_refused(tmp_path: Path, make_scene) -> None:

@@ -22,7 +22,7 @@ def can_bus(root: Path, stamps_ns: list[int], speed: float) -> None:
         for stamp in stamps_ns
     ]
     (folder / "scene-0001_pose.json").write_text(json.dumps(messages))
-    steering = [{"utime": stamp // 1000, "value": -1.5} for stamp in stamps_ns]
+    steering = [{"utime": stamp // 1000, "value": 1.5} for stamp in stamps_ns]
     (folder / "scene-0001_steeranglefeedback.json").write_text(json.dumps(steering))
 
 

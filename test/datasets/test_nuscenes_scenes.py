@@ -192,6 +192,56 @@ def test_broken_tables_are_named_with_what_is_wrong(tmp_path: Path, root: Path, 
     assert "again" in str(caught.value)  # the remedy
 
 
+TABLES_THAT_ARE_READ = (
+    *("sample", "sample_data", "sample_annotation", "scene", "instance", "attribute", "category"),
+    *("calibrated_sensor", "sensor", "ego_pose", "log", "commands", "splits"),
+)
+
+
+@pytest.mark.parametrize("table", TABLES_THAT_ARE_READ)
+def test_whatever_stands_in_a_column_the_answer_is_one_sentence(tmp_path: Path, make_scene, table: str) -> None:
+    """Every column of a row in turn: left out, or of a kind that does not belong there."""
+    root = tmp_path / "set"
+    export_nuscenes(root, [make_scene(split="own", frames=2)])
+    path = root / VERSION / f"{table}.json"
+    whole, said = path.read_text(), []
+    content = json.loads(whole)
+    for column in content if isinstance(content, dict) else content[1 % len(content)]:
+        for value in (None, "x", -1.5, float("nan"), [], {"a": 1}, "left out"):
+            content = json.loads(whole)
+            row = content if isinstance(content, dict) else content[1 % len(content)]
+            row[column] = value
+            if value == "left out":
+                del row[column]
+            path.write_text(json.dumps(content))
+            try:
+                for scene in NuScenesScenes(root, VERSION, image_size=SIZE, split="own", map_reach=None):
+                    list(scene)
+            except DatasetError as error:
+                said.append(str(error))
+    assert len(said) > 5
+    assert not any("\n" in sentence for sentence in said)
+
+
+def test_an_instance_with_two_boxes_in_one_frame_is_named(tmp_path: Path, root: Path) -> None:
+    broken = copied(root, tmp_path)
+    change(broken, "sample_annotation", lambda rows: rows.append({**rows[0], "token": "twin"}))
+    with pytest.raises(DatasetError, match=r"has two rows of the instance '[0-9a-f]{32}' in one sample"):
+        read_everything(broken)
+
+
+def test_an_object_of_instruction_data_is_found_by_its_annotation(root: Path, samples) -> None:
+    scenes = NuScenesScenes(root, VERSION, image_size=SIZE, map_reach=None)
+    first, second = scenes["scene-2001"], scenes["scene-2002"]
+    for sample in samples:
+        row = scenes.annotations(sample.token)[0]
+        np.testing.assert_allclose(second.object_position(row["token"]), sample.agents[0].position, atol=1e-9)
+        with pytest.raises(DatasetError, match="in another scene than scene-2001"):
+            first.object_position(row["token"])
+    with pytest.raises(DatasetError, match="lacks the row 'nobody'"):
+        first.object_position("nobody")
+
+
 def test_a_scene_of_one_frame_is_refused_by_name(tmp_path: Path, root: Path) -> None:
     broken = copied(root, tmp_path)
     change(broken, "scene", set_first("nbr_samples", 1))
@@ -218,6 +268,15 @@ def test_a_picture_that_is_cut_off_is_named(tmp_path: Path, root: Path) -> None:
         read_everything(broken)
 
 
+def test_a_picture_that_goes_away_during_training_is_named(tmp_path: Path, root: Path) -> None:
+    broken = copied(root, tmp_path)
+    scenes = NuScenesScenes(broken, VERSION, image_size=SIZE, map_reach=None)
+    path = sorted((broken / "samples" / "CAM_FRONT").iterdir())[0]
+    path.unlink()
+    with pytest.raises(DatasetError, match=rf"{path.name} cannot be read \(No such file or directory\); unpack"):
+        list(scenes["scene-2001"])
+
+
 @pytest.mark.parametrize("table", ["scene", "sample_data"])
 def test_a_table_that_is_missing_or_cut_off_is_named(tmp_path: Path, root: Path, table: str) -> None:
     broken = copied(root, tmp_path)
@@ -238,6 +297,9 @@ def test_a_broken_can_bus_and_a_missing_map_are_named(tmp_path: Path, root: Path
     can = broken / "can_bus" / "scene-2001_pose.json"
     can.write_text('[{"utime": 1, "vel": [1, 2]}]')
     with pytest.raises(DatasetError, match=r"scene-2001_pose.json is not a list of messages with vel, accel"):
+        read_everything(broken)
+    can.write_text('[{"utime": 1, "vel": [1, 2, NaN], "accel": [0, 0, 0], "rotation_rate": [0, 0, 0]}]')
+    with pytest.raises(DatasetError, match=r"scene-2001_pose.json holds numbers that are not finite"):
         read_everything(broken)
     can.unlink()
     road = broken / "maps" / "expansion" / "boston-seaport.json"

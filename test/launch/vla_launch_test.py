@@ -16,7 +16,7 @@ import rclpy
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from opendrivevla_ros.msg import PlannedTrajectory, VlaStatus
 
-from opendrivevla_ros.datasets.synthetic_bag import write_synthetic_bag
+from opendrivevla_ros.datasets.world_bag import write_world_bag
 
 REPOSITORY = Path(__file__).parent.parent.parent
 DOMAIN = "97"
@@ -27,7 +27,12 @@ def generate_test_description() -> launch.LaunchDescription:
     os.environ["ROS_DOMAIN_ID"] = DOMAIN
     vla = launch.actions.IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(REPOSITORY / "launch/vla.launch.py")),
-        launch_arguments={"rviz": "false", "policy": "constant_velocity"}.items(),
+        launch_arguments={
+            "rviz": "false",
+            "policy": "constant_velocity",
+            "use_sim_time": "true",
+            "rig_file": str(REPOSITORY / "config/rig/world.yaml"),
+        }.items(),
     )
     return launch.LaunchDescription([vla, launch_testing.actions.ReadyToTest()])
 
@@ -56,7 +61,7 @@ class TestPlans(unittest.TestCase):
         self.node.create_subscription(PlannedTrajectory, "/vla_node/output/trajectory", self.received.append, 10)
         with tempfile.TemporaryDirectory() as folder:
             bag = Path(folder) / "bag"
-            write_synthetic_bag(bag, duration_s=6.0)
+            write_world_bag(bag, duration_s=6.0)
             command = [sys.executable, str(REPOSITORY / "scripts/odv"), "play", str(bag)]
             with subprocess.Popen(command) as player:
                 self.spin_until_received(5, 60.0)

@@ -1,5 +1,7 @@
 """Sampling operators against grid sampling and plain convolution, and against the published kernels' outputs."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,13 @@ from opendrivevla_ros.perception.deformable import (
     modulated_deform_conv2d,
     multi_scale_deformable_attention,
 )
+
+
+@pytest.fixture(params=[True, False], ids=["with gradients", "without gradients"], autouse=True)
+def gradients(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of sampling: the one that trains, and the one that drives."""
+    with torch.set_grad_enabled(request.param):
+        yield
 
 
 def attention_by_grid_sampling(
@@ -72,6 +81,7 @@ def test_attention_of_no_query_is_empty() -> None:
     ).shape == (1, 0, 8)
 
 
+@pytest.mark.parametrize("gradients", [True], indirect=True)
 def test_attention_gradients_reach_values_locations_and_weights() -> None:
     value = torch.randn(1, 12, 2, 3, dtype=torch.float64, requires_grad=True)
     locations = (torch.rand(1, 4, 2, 1, 2, 2, dtype=torch.float64) * 0.8 + 0.1).requires_grad_()

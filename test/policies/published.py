@@ -29,6 +29,7 @@ def tiny_perception(**changes: Any) -> PerceptionConfig:
         heads=2,
         bev_size=6,
         queries=4,
+        feature_levels=4,
         map_queries=4,
         map_attention_levels=4,
         **changes,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from opendrivevla_ros.language.system_text import SMALL_SYSTEM_TEXT
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, parse_config, save_config
 
@@ -24,6 +25,11 @@ from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, pa
 def test_every_preset_survives_json(preset: OpenDriveVlaConfig, tmp_path: Path) -> None:
     save_config(preset, tmp_path / "config.json")
     assert parse_config(json.loads((tmp_path / "config.json").read_text())) == preset
+
+
+def test_small_has_a_short_system_text_of_its_own() -> None:
+    assert configs.small(300, 2).system_text == SMALL_SYSTEM_TEXT
+    assert len(SMALL_SYSTEM_TEXT) < 100 < len(configs.base().system_text)
 
 
 def data(tmp_path: Path) -> dict:

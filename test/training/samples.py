@@ -2,7 +2,8 @@
 
 import torch
 
-from opendrivevla_ros.training.labels import BoxLabels, MapLabels, encode_boxes
+from opendrivevla_ros.training.labels import BoxLabels, MapLabels, PlanLabel, encode_boxes
+from opendrivevla_ros.training.token_reader import EGO_NUMBERS, WAYPOINTS
 
 
 def box_labels(count: int, *, seed: int = 0, first_id: int = 10) -> BoxLabels:
@@ -15,6 +16,8 @@ def box_labels(count: int, *, seed: int = 0, first_id: int = 10) -> BoxLabels:
         classes=torch.randint(10, (count,), generator=generator),
         codes=encode_boxes(boxes),
         velocity_known=torch.ones(count, dtype=torch.bool),
+        future=torch.rand(count, 6, 2, generator=generator),
+        future_known=torch.ones(count, 6, dtype=torch.bool),
     )
 
 
@@ -26,3 +29,9 @@ def map_labels(side: int = 8) -> MapLabels:
     drivable = torch.zeros(side, side, dtype=torch.bool)
     drivable[:, :6] = True
     return MapLabels(classes=torch.tensor([0, 2]), masks=masks, drivable=drivable)
+
+
+def plan_label() -> PlanLabel:
+    """A drive straight ahead at 8 m/s."""
+    path = torch.stack([torch.zeros(WAYPOINTS), 4.0 * torch.arange(1, WAYPOINTS + 1)], 1)
+    return PlanLabel(ego=torch.full((EGO_NUMBERS,), 0.5), path=path, known=torch.ones(WAYPOINTS, dtype=torch.bool))

@@ -32,7 +32,7 @@ def test_classes_start_rare():
 def test_every_mask_has_a_gradient_from_the_first_step_on(seed: int):
     perception = network(seed)
     bev = torch.randn(CONFIG.bev_size**2, CONFIG.embed_dim)
-    losses = map_losses(perception.seg_head, bev, map_labels(CONFIG.bev_size))
+    losses, _ = map_losses(perception.seg_head, bev, map_labels(CONFIG.bev_size))
     for name, head in (("map_mask", "things_mask_head"), ("drivable_mask", "stuff_mask_head")):
         weight = perception.seg_head.get_submodule(head).attnen.q.weight
         (gradient,) = torch.autograd.grad(losses[name], weight, retain_graph=True)
@@ -55,3 +55,16 @@ def test_a_head_looks_at_its_own_height_of_the_pillar():
 def test_the_network_still_sees_a_frame():
     output = network().eval()(frame())
     assert output.map_tokens.isfinite().all()
+
+
+def test_track_queries_start_spread_over_the_ground():
+    torch.manual_seed(0)
+    perception = PerceptionNetwork(CONFIG)
+    start_from_nothing(perception)
+    queries = perception.query_embedding.weight[: CONFIG.queries, : CONFIG.embed_dim]
+    places = perception.reference_points(queries).sigmoid()[:, :2]
+    distances = torch.cdist(places, places) + torch.eye(len(places))
+    assert distances.min() > 0.3 / len(places) ** 0.5
+    assert places.min() > 0.0
+    assert places.max() < 1.0
+    assert places.std(0).min() > 0.2  # of even places: 0.29

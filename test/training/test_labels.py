@@ -1,12 +1,14 @@
 """Labels: box codes, map boxes, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from training.samples import box_labels, map_labels
 
 from opendrivevla_ros.perception.tracker import decode_boxes
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.labels import BoxLabels, MapLabels, encode_boxes
+from opendrivevla_ros.training.labels import MapLabels, encode_boxes
 
 
 def test_a_box_code_decodes_to_its_box():
@@ -24,19 +26,19 @@ def test_labels_that_are_not_finite_are_refused_by_their_object():
     codes = good.codes.clone()
     codes[1, 2] = float("nan")
     with pytest.raises(TrainingError, match=r"objects \[11\] hold numbers that are not finite"):
-        BoxLabels(good.ids, good.classes, codes, good.velocity_known)
+        replace(good, codes=codes)
 
 
 def test_an_object_that_is_labelled_twice_is_refused():
     good = box_labels(2)
     with pytest.raises(TrainingError, match="name an object twice"):
-        BoxLabels(torch.tensor([3, 3]), good.classes, good.codes, good.velocity_known)
+        replace(good, ids=torch.tensor([3, 3]))
 
 
 def test_box_labels_of_different_lengths_are_refused():
     good = box_labels(2)
     with pytest.raises(TrainingError, match="one row an object"):
-        BoxLabels(good.ids, good.classes[:1], good.codes, good.velocity_known)
+        replace(good, classes=good.classes[:1])
 
 
 def test_map_labels_need_a_mask_on_the_grid_for_every_element():

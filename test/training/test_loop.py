@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from perception.test_network import CONFIG, frame
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training import tiny_run
 from training.tiny_run import KILLED_IN_STEP, REACHED, SAVED_AFTER, SETTINGS, STEPS, TinyModel, run
 
+from opendrivevla_ros.language.model import LanguageConfig
+from opendrivevla_ros.policies.opendrivevla.config import small
+from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.loop import train, warm_cosine
+from opendrivevla_ros.training.loop import train, use_gradient_checkpointing, warm_cosine
 from opendrivevla_ros.training.metrics import EVENTS_FOLDER, read_metrics
 from opendrivevla_ros.training.run_state import STATE_FILE, load_state
 
@@ -217,3 +221,31 @@ def test_the_rate_rises_and_then_falls_to_nothing():
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert warm_cosine(20, 4, 20) == pytest.approx(0)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1}
+    language = LanguageConfig(vocabulary_size=64, feature_size=CONFIG.embed_dim, **sizes)
+    model = OpenDriveVlaModel(replace(small(64, 1), perception=CONFIG, language=language)).train()
+    batch, example = torch.randint(60, (2, 12)), frame(0)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model.perception.reset()
+        bev = model.perception.pts_bbox_head.encode_bev(
+            model.perception.img_neck(model.perception.img_backbone.eval()(example.images)),
+            example.lidar_to_image,
+            example.can_bus,
+            None,
+        )
+        (bev.square().mean() + model.language(batch, labels=batch, use_cache=False).loss).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    kept = gradients()
+    use_gradient_checkpointing(model)
+    recomputed = gradients()
+    assert kept.keys() == recomputed.keys()
+    assert any("encoder.layers.1" in name for name in kept)
+    assert any("language.model.layers.1" in name for name in kept)
+    torch.testing.assert_close(recomputed, kept)

@@ -1,6 +1,7 @@
 """Losses against values worked out by hand, and what must hold for any prediction."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,6 @@ from training.samples import box_labels, map_labels
 from opendrivevla_ros.perception.tracks import EGO, UNTRACKED
 from opendrivevla_ros.training.labels import BoxLabels, encode_boxes
 from opendrivevla_ros.training.losses import (
-    CODE_WEIGHTS,
-    PUBLISHED_CODE_WEIGHTS,
     box_loss,
     dice_loss,
     focal_loss,
@@ -53,8 +52,11 @@ def test_focal_loss_by_hand():
 def test_box_loss_weighs_the_code_and_leaves_out_unknown_velocities():
     errors, zero = torch.ones(2, 10), torch.zeros(2, 10)
     known = torch.tensor([True, False])
-    assert box_loss(errors, zero, known, PUBLISHED_CODE_WEIGHTS).item() == pytest.approx(8.4 + 8.0)
-    assert box_loss(errors, zero, known, CODE_WEIGHTS).item() == pytest.approx(13.4 + 13.0)
+    # 1 and 2 by weight; a velocity that is off by 1 of 5 m/s counts half its square, over 5
+    assert box_loss(errors, zero, known).item() == pytest.approx(13.0 + 2 * 0.5 / 5 + 13.0)
+    far = torch.zeros(1, 10)
+    far[0, 8] = 9.0
+    assert box_loss(far, far * 0, known[:1]).item() == pytest.approx(9.0 - 5.0 / 2)
 
 
 def test_track_losses_by_hand():
@@ -63,7 +65,7 @@ def test_track_losses_by_hand():
     losses, matching = track_losses(logits, codes, objects, labels)
     # one query, ten classes at p = 0.5, one of them right; all ten entries of the code wrong by 1
     assert losses["track_class"].item() == pytest.approx(2 * 0.25 * math.log(2) * (0.25 + 9 * 0.75), rel=1e-5)
-    assert losses["track_box"].item() == pytest.approx(0.25 * 13.4, rel=1e-5)
+    assert losses["track_box"].item() == pytest.approx(0.25 * 13.2, rel=1e-5)
     assert matching.queries.tolist() == [0]
 
 
@@ -78,7 +80,7 @@ def test_a_carried_query_learns_its_object_even_where_another_query_is_nearer():
     labels = box_labels(1)
     codes = torch.stack([labels.codes[0], labels.codes[0] + 1])[None]
     losses, _ = track_losses(torch.zeros(1, 2, 10), codes, torch.tensor([UNTRACKED, 10]), labels)
-    assert losses["track_box"].item() == pytest.approx(0.25 * 13.4, rel=1e-5)
+    assert losses["track_box"].item() == pytest.approx(0.25 * 13.2, rel=1e-5)
 
 
 def test_without_labels_every_query_learns_to_be_background():
@@ -97,7 +99,7 @@ def test_track_losses_do_not_depend_on_the_order_of_queries_or_labels(
     labels = box_labels(3, seed=seed)
     logits, codes, objects = random_tracks(seed)
     before, _ = track_losses(logits, codes, objects, labels)
-    shuffled = BoxLabels(labels.ids[rows], labels.classes[rows], labels.codes[rows], labels.velocity_known[rows])
+    shuffled = labels.rows(torch.tensor(rows))
     after, _ = track_losses(logits[:, queries], codes[:, queries], objects[queries], shuffled)
     torch.testing.assert_close(before, after)
 
@@ -188,7 +190,7 @@ def test_occupancy_loss_by_hand():
 
 def test_the_heatmap_has_a_peak_of_one_in_the_centres_cell():
     boxes = torch.tensor([[3.5, -2.5, 0.0, 4.0, 9.0, 1.5, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0, 0, 0]])
-    labels = BoxLabels(torch.tensor([0, 1]), torch.tensor([2, 2]), encode_boxes(boxes), torch.ones(2).bool())
+    labels = replace(box_labels(2), classes=torch.tensor([2, 2]), codes=encode_boxes(boxes))
     target = heatmap_target(labels, classes=4, size=16, range_metres=RANGE)
     assert target.shape == (4, 16, 16)
     assert (target == 1).nonzero().tolist() == [[2, 5, 11]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate.utils import send_to_device
 from perception.test_network import CONFIG, frame
-from training.samples import box_labels, map_labels
+from training.samples import box_labels, map_labels, plan_label
 
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.perception.tracks import UNTRACKED
@@ -19,7 +19,7 @@ from opendrivevla_ros.training.perception_step import LabelledFrame, PerceptionT
 
 
 def labelled(index: int = 0, *, objects: int = 3) -> LabelledFrame:
-    return LabelledFrame(frame(index), box_labels(objects), map_labels(CONFIG.bev_size))
+    return LabelledFrame(frame(index), box_labels(objects), map_labels(CONFIG.bev_size), plan_label())
 
 
 @pytest.fixture
@@ -34,7 +34,17 @@ def test_the_loss_of_one_frame_falls_by_half_in_thirty_steps(training: Perceptio
     train(training, [[labelled()]], list, [{"params": parameters}], settings, tmp_path)
     rows = read_metrics(tmp_path)
     assert rows[-1]["loss"] < rows[0]["loss"] / 2
-    for name in ("centres", "occupancy", "track_class", "track_box", "map_class", "map_box"):
+    for name in (
+        "centres",
+        "occupancy",
+        "track_class",
+        "track_box",
+        "map_class",
+        "map_box",
+        "track_future",
+        "track_state",
+        "plan",
+    ):
         assert rows[-1][name] < rows[0][name], name
 
 
@@ -88,7 +98,7 @@ def test_accelerate_finds_the_frames_of_a_batch_and_moves_them():
     given = labelled()
     ((moved,),) = send_to_device([[given]], torch.device("cpu"))
     assert moved is not given
-    for name in ("frame", "boxes", "map_elements"):
+    for name in ("frame", "boxes", "map_elements", "plan"):
         torch.testing.assert_close(vars(getattr(moved, name)), vars(getattr(given, name)))
 
 
@@ -107,3 +117,10 @@ def test_occupancy_has_a_channel_for_every_map_class():
     assert channels.shape == (4, 8, 8)
     assert channels.flatten(1).sum(1).tolist() == [8, 0, 8, 48]
     assert (channels[3] == labels.drivable).all()
+
+
+def test_a_frame_without_objects_is_learned_from_too(training: PerceptionTraining):
+    losses = training([[labelled(0, objects=0), labelled(1, objects=0)]])
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in training.parameters() if p.grad is not None)

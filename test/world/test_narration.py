@@ -11,7 +11,7 @@ from world.scenes import actor, busy_street, crossroads, empty_street
 
 from opendrivevla_ros.core.ego import Command
 from opendrivevla_ros.world import wording
-from opendrivevla_ros.world.narration import narrate
+from opendrivevla_ros.world.narration import CAPTION_QUESTIONS, narrate
 from opendrivevla_ros.world.questions import ask
 from opendrivevla_ros.world.scenery import house_walls
 from opendrivevla_ros.world.sight import SIGHT_METRES, Direction, Motion, Reason, Seen, critical_actors, visible_actors
@@ -244,3 +244,11 @@ def test_the_nearest_urgent_road_user_comes_first() -> None:
     )
     found = critical_actors(visible_actors(replace(state, actors=others)), straight(8, 8))
     assert [one.reason for one in found] == [Reason.LEAD_BRAKING, Reason.CROSSING, Reason.NEAR_PATH]
+
+
+def test_every_standing_question_has_its_answer_in_the_narration() -> None:
+    state = empty_street()
+    narration = narrate(state, straight(8, 8), seed=3)
+    captions = narration.captions
+    assert list(captions) == list(CAPTION_QUESTIONS)
+    assert all(caption and caption in narration.text for caption in captions.values())

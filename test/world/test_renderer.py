@@ -67,6 +67,12 @@ def difference(renderer: Renderer, first: WorldState, second: WorldState, view: 
     return np.abs(one - two).max(axis=2)
 
 
+def test_one_camera_alone_is_drawn_as_among_all(renderer: Renderer) -> None:
+    state = busy_street()
+    for camera, picture in zip(renderer.rig.cameras, renderer.render(state), strict=True):
+        np.testing.assert_array_equal(renderer.render_one(camera.name, state), picture)
+
+
 @pytest.mark.parametrize("antialiasing", [1, 2])
 def test_markers_appear_where_the_calibration_projects_them(antialiasing: int) -> None:
     rig = tilted(nuscenes_rig())

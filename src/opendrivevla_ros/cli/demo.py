@@ -1,20 +1,18 @@
-"""`odv demo`: the main job end to end over real DDS: a bag of six cameras into the node, its plans written down."""
+"""`odv demo`: the main job end to end over real DDS: a policy drives the world, and what it did is written down."""
 
-import heapq
 import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
-import numpy as np
 import typer
 from rich.table import Table
 
 from opendrivevla_ros.cli.console import (
     CommandError,
     console,
+    install_file,
     one_sentence_errors,
     progress_bar,
     shipped_policy,
@@ -22,63 +20,101 @@ from opendrivevla_ros.cli.console import (
     times_table,
     write_json,
 )
+from opendrivevla_ros.cli.demo_pictures import write_birds_eyes, write_gif, write_overviews
 from opendrivevla_ros.cli.processes import Process, loopback_environment
-from opendrivevla_ros.datasets.bags import RIG_FILE, BagReader, BagWriter
-from opendrivevla_ros.datasets.synthetic_bag import write_synthetic_bag
+from opendrivevla_ros.core.rig import CAMERA_NAMES
+from opendrivevla_ros.datasets.bags import RIG_FILE, BagWriter
 from opendrivevla_ros.ros.command_node import ros_node
 from opendrivevla_ros.ros.listener import OUTPUTS, STAMPED_PLANS, Heard, Listener
 
+RIG = "config/rig/world.yaml"  # of the pictures that world_node makes by default
+# Each output of world_node, the input of vla_node that takes it, and its type.
+SENSORS = {
+    "output/odometry": ("input/odometry", "nav_msgs/msg/Odometry"),
+    "output/command": ("input/command", "opendrivevla_ros/msg/DrivingCommand"),
+    **{
+        f"output/{camera}/{name}": (f"input/{camera}/{name}", f"sensor_msgs/msg/{kind}")
+        for camera in CAMERA_NAMES
+        for name, kind in (("image/compressed", "CompressedImage"), ("camera_info", "CameraInfo"))
+    },
+}
+STATUS, AGENTS, MAP = (f"/world_node/truth/{name}" for name in ("status", "agents", "map_elements"))
+RECORDED = {
+    **{f"/vla_node/{name}": kind for name, kind in SENSORS.values()},
+    STATUS: "opendrivevla_ros/msg/WorldStatus",
+    AGENTS: "opendrivevla_ros/msg/DetectedAgentArray",
+    MAP: "opendrivevla_ros/msg/MapElementArray",
+}
+LATCHED = ("/vla_node/input/command", STATUS, MAP)
+
 LOADING_TIMEOUT_S = 120.0
-DISCOVERY_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 30.0
+SLOWEST = 3  # a drive that takes so many times its length is given up
 LAST_PLAN_TIMEOUT_S = 30.0
-QUIET_S = 1.5  # without a plan for so long after the bag's end, no more are awaited
-PICTURES = 3
+QUIET_S = 1.5  # without a plan for so long after the drive's end, no more are awaited
+LINES = 6
 
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for pictures, the bag and summary.json.")] = Path("demo_output"),
     policy: Annotated[str | None, typer.Option(help="Name or checkpoint folder; default: the shipped one.")] = None,
-    seconds: Annotated[float, typer.Option(min=2.0, max=60.0, help="Length of the drive.")] = 6.0,
+    family: Annotated[str, typer.Option(help="Scenario family of the world.")] = "junction_left",
+    seed: Annotated[int, typer.Option(min=0, help="Of the scenario; those of tests end in 9.")] = 49,
+    seconds: Annotated[float, typer.Option(min=2.0, max=60.0, help="Longest time to drive.")] = 25.0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     domain: Annotated[int | None, typer.Option(min=0, max=101, help="ROS domain; default: one of its own.")] = None,
 ) -> None:
-    """Drive a street that exists only in numbers: six cameras over DDS into vla_node, plans and pictures out."""
+    """Drive the synthetic world: world_node and vla_node over DDS, plans in a closed loop, pictures and a bag out."""
     domain = 50 + os.getpid() % 50 if domain is None else domain
+    scenario = ["-p", f"family:={family}", "-p", f"seed:={seed}", "-p", f"duration:={seconds}"]
     with one_sentence_errors():
-        summary = run_demo(output, policy or shipped_policy(), seconds=seconds, device=device, domain=domain)
+        summary = run_demo(output, policy or shipped_policy(), scenario, seconds=seconds, device=device, domain=domain)
     _print_summary(summary, output)
 
 
-def run_demo(output: Path, policy: str, *, seconds: float, device: str, domain: int) -> dict[str, Any]:
+def run_demo(
+    output: Path, policy: str, scenario: list[str], *, seconds: float, device: str, domain: int
+) -> dict[str, Any]:
     """Writes pictures, a bag of inputs and outputs, logs and summary.json to `output`; returns the summary.
 
-    Raises CommandError when no plan comes. What it starts has ended when it returns.
+    scenario: arguments of world_node. Raises CommandError when no plan comes. What it starts has ended when it
+    returns.
     """
     started = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     os.environ.update(loopback_environment(domain))
-    source = output / "input"
     with ros_node("odv_demo") as node, progress_bar() as bar:
-        task = bar.add_task("drawing six cameras", total=1.0)
-        write_synthetic_bag(source, duration_s=seconds, progress=lambda done: bar.update(task, completed=done))
-        bar.update(task, description=f"loading {policy}", completed=0, total=None)
-        heard = _drive(node, output, source, policy, device=device, seconds=seconds, bar=bar)
+        task = bar.add_task(f"loading {policy}", total=None)
+        listener = Listener(node, others=RECORDED, latched=LATCHED)
+        _drive(listener, output, policy, scenario, device=device, seconds=seconds, bar=bar)
+        heard = listener.heard
         bar.update(task, description="writing pictures and the bag")
-        pictures = _write_pictures(output, heard)
-        _write_bag(output / "bag", source, heard)
+        pictures = write_overviews(output, heard.overviews)
+        pictures += write_birds_eyes(output, heard.messages, agents=AGENTS, roads=MAP)
+        pictures += write_gif(output, heard.overviews)
+        _write_bag(output / "bag", heard)
     plans = heard.counts["output/trajectory"]
     if not plans:
         reasons = "; ".join(heard.reasons.values()) or "the node gave no reason"
         raise CommandError(f"no plan came ({reasons}); see {output}/vla_node.log")
+    end = heard.newest[STATUS]
     summary = {
         "policy": heard.status.model_id,
         "trained": bool(heard.status.trained),
         "weights_hash": heard.status.weights_hash,
-        "drive_seconds": seconds,
+        "scenario": f"{end.family} {end.seed}",
+        "outcome": _outcome(end),
+        "drive_seconds": round(end.elapsed, 2),
+        "route_completion": round(end.completion, 3),
+        "collision": end.collision,
+        "off_road": bool(end.off_road),
         "plans": plans,
+        "plans_followed": int(end.plans),
+        "plan_rate_hz": round(plans / end.elapsed, 2),
         "refusals": dict(heard.refusals),
-        "topics": _topic_figures(heard, seconds),
+        "topics": _topic_figures(heard, end.elapsed),
         "stage_times": summarize_times(heard.stage_times),
+        "reasoning": _reasoning(heard),
         "pictures": pictures,
         "total_seconds": round(time.monotonic() - started, 1),
     }
@@ -86,48 +122,72 @@ def run_demo(output: Path, policy: str, *, seconds: float, device: str, domain: 
     return summary
 
 
-def _drive(node: Any, output: Path, source: Path, policy: str, *, device: str, seconds: float, bar: Any) -> Heard:
-    """Plays the bag into a node, each in a process of its own, and listens in this one."""
-    task = bar.task_ids[0]
-    arguments = ["--ros-args", "-p", f"policy:={policy}", "-p", f"device:={device}", "-p", "use_sim_time:=true"]
-    # No deadline: a slow machine's plans are late, and the table says how late, but they come.
-    arguments += ["-p", f"rig_file:={(source / RIG_FILE).absolute()}", "-p", "deadline:=0.0"]
+def _drive(
+    listener: Listener, output: Path, policy: str, scenario: list[str], *, device: str, seconds: float, bar: Any
+) -> None:
+    """Runs planner and world, each in a process of its own, to the end of the drive, and listens in this one."""
+    task, heard = bar.task_ids[0], listener.heard
+    # No deadline: a slow machine's plans are late, and the vehicle drives as it can with them, but they come.
+    planning = [
+        "-p",
+        f"policy:={policy}",
+        "-p",
+        f"device:={device}",
+        "-p",
+        "use_sim_time:=true",
+        "-p",
+        "deadline:=0.0",
+    ]
+    planning += ["-p", f"rig_file:={install_file(RIG)}"]
+    # both the planner and this process must hear everything before time begins
+    world_arguments = [
+        "--ros-args",
+        *scenario,
+        "-p",
+        "readers:=2",
+        "-r",
+        "~/input/trajectory:=/vla_node/output/trajectory",
+    ]
+    for name, (wired, _) in SENSORS.items():
+        world_arguments += ["-r", f"~/{name}:=/vla_node/{wired}"]
     with ExitStack() as stack:
-        with BagReader(source) as inputs:
-            listener = Listener(node, ends_ns=inputs.end_ns)
-        heard = listener.heard
-        planner = stack.enter_context(_start("vla_node", "ros.vla_node", arguments, output))
+        planner = stack.enter_context(_start("vla_node", ["--ros-args", *planning], output))
         _wait_until_ready(listener, planner)
-        bar.update(task, description="driving", total=seconds)
-        # both the node and this process must hear the clock before the bag begins
-        playing = ["play", str(source), "--wait", str(DISCOVERY_TIMEOUT_S), "--clock-readers", "2"]
-        player = stack.enter_context(_start("odv play", "cli.main", playing, output))
+        world = stack.enter_context(_start("world_node", world_arguments, output))
 
-        def played() -> bool:
-            bar.update(task, completed=max(0.0, seconds - (listener.ends_ns - listener.bag_time_ns) / 1e9))
+        def running() -> bool:
             _require_running(planner)
-            return player.exit_code is not None
+            return world.exit_code is not None or listener.time_ns > 0
 
-        if not listener.spin_until(played, DISCOVERY_TIMEOUT_S + 3 * seconds + 10):
-            raise CommandError(f"the bag did not come to its end; see {player.log}")
-        if player.exit_code:
-            raise CommandError(f"odv play failed: {player.last_words}")
+        if not listener.spin_until(running, START_TIMEOUT_S):
+            raise CommandError(f"the world did not begin ({world.last_words}); see {world.log}")
+        bar.update(task, description="driving", total=seconds)
+
+        def over() -> bool:
+            if STATUS in heard.newest:
+                bar.update(task, completed=heard.newest[STATUS].elapsed)
+            _require_running(planner)
+            return world.exit_code is not None
+
+        if not listener.spin_until(over, SLOWEST * seconds):
+            raise CommandError(f"the drive did not come to its end; see {world.log}")
+        if world.exit_code:
+            raise CommandError(f"world_node failed: {world.last_words}")
+        listener.inputs_ended = True
         ended = time.monotonic()
 
         def quiet() -> bool:
             _require_running(planner)
-            return bool(heard.newest_plan) and time.monotonic() > max(ended, heard.newest_plan) + QUIET_S
+            return time.monotonic() > max(ended, heard.newest_plan) + QUIET_S
 
         listener.spin_until(quiet, LAST_PLAN_TIMEOUT_S)
         code = planner.stop()
         if code:
             raise CommandError(f"vla_node ended with exit code {code}: {planner.last_words}; see {planner.log}")
-    return heard
 
 
-def _start(name: str, module: str, arguments: list[str], output: Path) -> Process:
-    log = output / f"{name.replace(' ', '_')}.log"
-    return Process(name, f"opendrivevla_ros.{module}", arguments, log=log)
+def _start(name: str, arguments: list[str], output: Path) -> Process:
+    return Process(name, f"opendrivevla_ros.ros.{name}", arguments, log=output / f"{name}.log")
 
 
 def _require_running(process: Process) -> None:
@@ -148,27 +208,24 @@ def _wait_until_ready(listener: Listener, planner: Process) -> None:
         raise CommandError(f"vla_node was not ready within {LOADING_TIMEOUT_S:.0f} s ({state}); see {planner.log}")
 
 
-def _write_pictures(output: Path, heard: Heard) -> list[str]:
-    """Some of the overviews that the node drew, from the later part of the drive, where it has seen something."""
-    for old in output.glob("overview_*.png"):
-        old.unlink()
-    chosen = np.linspace(len(heard.overviews) // 4, len(heard.overviews) - 1, PICTURES).round().astype(int)
-    names = []
-    for number, index in enumerate(sorted(set(chosen)) if heard.overviews else [], start=1):
-        picture = cv2.imdecode(np.frombuffer(heard.overviews[index], np.uint8), cv2.IMREAD_COLOR)
-        names.append(f"overview_{number}.png")
-        cv2.imwrite(str(output / names[-1]), picture)
-    return names
+def _write_bag(path: Path, heard: Heard) -> None:
+    """One bag of what went in, what came out and what was true, by world time, with the rig beside it."""
+    messages = sorted(heard.messages, key=lambda message: message.stamp_ns)
+    begin_ns = next((message.stamp_ns for message in messages if message.stamp_ns), 0)
+    with BagWriter(path) as bag:
+        for topic in LATCHED:
+            bag.add_topic(topic, RECORDED[topic], latched=True)
+        for message in messages:
+            bag.write_bytes(message.topic, message.type, message.data, max(begin_ns, message.stamp_ns))
+    (path / RIG_FILE).write_bytes(install_file(RIG).read_bytes())
 
 
-def _write_bag(path: Path, source: Path, heard: Heard) -> None:
-    """One bag of what went in and what came out, by bag time."""
-    with BagReader(source) as inputs, BagWriter(path) as bag:
-        outputs = sorted(heard.messages, key=lambda message: message.stamp_ns)
-        for name, topic in inputs.topics.items():
-            bag.add_topic(name, topic.type, latched=topic.latched)
-        for message in heapq.merge(inputs.messages(), outputs, key=lambda message: message.stamp_ns):
-            bag.write_bytes(message.topic, message.type, message.data, message.stamp_ns)
+def _outcome(status: Any) -> str:
+    return {
+        status.ARRIVED: "arrived",
+        status.COLLIDED: f"collided with a {status.collision}",
+        status.OUT_OF_TIME: "still driving when the time was over",
+    }[status.state]
 
 
 def _topic_figures(heard: Heard, seconds: float) -> dict[str, dict[str, float]]:
@@ -184,6 +241,13 @@ def _topic_figures(heard: Heard, seconds: float) -> dict[str, dict[str, float]]:
     }
 
 
+def _reasoning(heard: Heard) -> list[str]:
+    """What the model said in the course of the drive, with the seconds since its first words."""
+    words = [(stamp_ns, " ".join(text.split())) for stamp_ns, text in heard.words if text]
+    chosen = words[:: max(1, len(words) // LINES)][:LINES]
+    return [f"{(stamp_ns - words[0][0]) / 1e9:.1f} s: {text}" for stamp_ns, text in chosen]
+
+
 def _print_summary(summary: dict[str, Any], output: Path) -> None:
     table = Table("output", "count", "Hz", "p50 ms", "p95 ms")
     for name, row in summary["topics"].items():
@@ -191,13 +255,24 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
         table.add_row(name, str(row["count"]), f"{row['rate_hz']:.1f}", *latency)
     console.print(table)
     console.print(times_table(summary["stage_times"]))
+    for line in summary["reasoning"]:
+        console.print(line, markup=False, soft_wrap=True)
     trained = "yes" if summary["trained"] else "[yellow]no: the weights are random, so the plans mean nothing[/yellow]"
     console.print(f"policy {summary['policy']}, trained: {trained}")
     for name, count in summary["refusals"].items():
         console.print(f"attempts without a plan: {count} {name}")
-    pictures = ", ".join(summary["pictures"])
+    latency = summary["topics"]["output/trajectory"]
+    figures = Table(show_header=False)
+    figures.add_row("scenario", summary["scenario"])
+    figures.add_row("outcome", f"{summary['outcome']} after {summary['drive_seconds']:.1f} s")
+    figures.add_row("route completion", f"{summary['route_completion']:.0%}")
+    figures.add_row("collisions", summary["collision"] or "none")
+    figures.add_row("off the road", "yes" if summary["off_road"] else "no")
+    figures.add_row("plans", f"{summary['plans']}, {summary['plan_rate_hz']:.1f} Hz")
+    figures.add_row("stamp to plan", f"p50 {latency['p50_ms']:.0f} ms, p95 {latency['p95_ms']:.0f} ms")
+    console.print(figures)
     console.print(
-        f"{summary['plans']} plans over DDS, {summary['total_seconds']} s in all; in {output}/: {pictures}, "
-        "bag/ (inputs and outputs), summary.json",
+        f"{summary['total_seconds']} s in all; in {output}/: {', '.join(summary['pictures'])}, "
+        "bag/ (inputs, outputs and truth), summary.json",
         soft_wrap=True,
     )

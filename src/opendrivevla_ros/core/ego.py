@@ -1,5 +1,6 @@
 """The vehicle's own motion at one instant, and the navigation command it follows."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -9,6 +10,8 @@ from opendrivevla_ros.core.geometry import Array
 
 HISTORY_STEP_NS = 500_000_000
 HISTORY_POINTS = 4
+WHEELBASE = 2.588  # metres, of the nuScenes cars (Renault Zoe)
+STEERING_SPEED = 0.5  # m/s, below which a yaw rate says nothing about the wheels
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class EgoState:
     angular_velocity: [3] in base_link, rad/s.
     history: [4, 3] (x, y, yaw) of base_link 2.0, 1.5, 1.0 and 0.5 s ago, in base_link at `stamp_ns`.
     history_observed: how many of those four were measured; earlier ones continue the first step backwards.
-    steering: steering angle at the front wheels, radians, positive left; 0 where the vehicle does not tell.
+    steering: steering angle at the front wheels, radians, positive left; where the vehicle does not tell, that of
+        `kinematic_steering`.
     """
 
     stamp_ns: int
@@ -42,6 +46,11 @@ class EgoState:
     def is_finite(self) -> bool:
         arrays = (self.base_to_world, self.velocity, self.acceleration, self.angular_velocity, self.history)
         return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def kinematic_steering(speed: float, yaw_rate: float) -> float:
+    """The steering angle, rad, with which a nuScenes car turns so at this speed (kinematic bicycle); 0 at a stop."""
+    return math.atan(WHEELBASE * yaw_rate / speed) if abs(speed) >= STEERING_SPEED else 0.0
 
 
 class Command(Enum):

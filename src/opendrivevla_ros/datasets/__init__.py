@@ -1,1 +1,1 @@
-"""Driving data from files: bags, and a synthetic bag for the demo."""
+"""Driving data: bags, nuScenes-format scenes from nuScenes and from the world, instruction data."""

@@ -197,10 +197,7 @@ class _SceneRecorder:
         if self._samples and stamp <= self._samples[-1]["timestamp"]:
             before = self._samples[-1]["timestamp"]
             raise DatasetError(f"{self._source} has a frame at {stamp} us after one at {before} us; stamps must rise")
-        if not observation.ego.is_finite:
-            raise DatasetError(
-                f"{self._source} has an ego state at {stamp} us that is not finite; leave the frame out"
-            )
+        self._check(frame, stamp)
         sample = self._writer.row(
             "sample", self._name, stamp, timestamp=stamp, prev="", next="", scene_token=token("scene", self._name)
         )
@@ -213,6 +210,26 @@ class _SceneRecorder:
             self._add_box(sample, box)
         self._add_motion(stamp, observation)
         return sample
+
+    def _check(self, frame: ExportFrame, stamp: int) -> None:
+        """Raises DatasetError for a frame that the tables cannot hold."""
+        observation = frame.observation
+        if not (observation.ego.is_finite and np.isfinite(observation.ego.steering)):
+            raise DatasetError(
+                f"{self._source} has an ego state at {stamp} us that is not finite; leave the frame out"
+            )
+        problems = observation.rig.problems()
+        if problems or not np.isfinite(observation.rig.lidar_to_base).all():
+            found = problems[0] if problems else "the lidar's pose is not finite"
+            raise DatasetError(f"{self._source} has a rig at {stamp} us that is unfit: {found}")
+        cameras = tuple(camera.name for camera in observation.rig.cameras)
+        if tuple(picture.camera for picture in observation.frames) != cameras:
+            raise DatasetError(f"{self._source} has pictures at {stamp} us that are not one of each camera: {cameras}")
+        if np.shape(frame.picture_poses) != (len(cameras), 4, 4):
+            shape = np.shape(frame.picture_poses)
+            raise DatasetError(
+                f"{self._source} has picture poses of shape {shape} at {stamp} us; give {(len(cameras), 4, 4)}"
+            )
 
     def finish(self) -> list[Row]:
         """Writes the instances and the CAN bus; returns the rows of the samples."""
@@ -248,6 +265,8 @@ class _SceneRecorder:
     def _add_picture(self, sample: Row, observation: Observation, picture: CameraFrame, pose: Array) -> None:
         camera, channel = observation.rig[picture.camera], picture.camera.upper()
         stamp = picture.stamp_ns // 1000
+        if picture.image.dtype != np.uint8:
+            raise DatasetError(f"{self._source} has a picture of {channel} of {picture.image.dtype}; give BGR uint8")
         height, width = picture.image.shape[:2]
         if (width, height) != (camera.width, camera.height):
             calibrated = f"{camera.width}x{camera.height}"
@@ -315,6 +334,8 @@ class _SceneRecorder:
         length, width, height = (float(side) for side in box.size)
         if not (np.isfinite([length, width, height]).all() and min(length, width, height) > 0):
             raise DatasetError(f"{named} has the size {[length, width, height]}; sides must be finite and above 0")
+        if not isinstance(box.points, int) or box.points < 0:
+            raise DatasetError(f"{named} has {box.points!r} points; give a whole number from 0 on")
         pose = planar_transform(0.0, 0.0, box.yaw)
         pose[:3, 3] = box.position
         row = self._writer.row(
@@ -355,7 +376,7 @@ class _SceneRecorder:
                 "rotation_rate": ego.angular_velocity.tolist(),
             }
         )
-        self._steering.append({"utime": stamp, "value": -STEERING_RATIO * ego.steering})
+        self._steering.append({"utime": stamp, "value": STEERING_RATIO * ego.steering})
 
     def _pose(self, pose: Array, whose: str) -> Row:
         if not np.isfinite(pose).all():

@@ -53,6 +53,12 @@ class RoadLayers:
     boundaries: tuple[Array, ...] = ()
 
     @property
+    def shapes(self) -> tuple[Array, ...]:
+        """Every outline and line."""
+        lines = (*self.lane_dividers, *self.road_dividers, *self.stop_lines, *self.boundaries)
+        return (*self.drivable, *(lane.outline for lane in self.lanes), *self.crosswalks, *lines)
+
+    @property
     def bounds(self) -> Array:
         """[2, 2]: least and greatest x and y of the drivable area with a margin."""
         points = np.concatenate(self.drivable)
@@ -81,8 +87,11 @@ class MapWriter:
     def add(self, scene: str, road: RoadLayers) -> Array:
         """Adds a scene's road; returns the shift [2], metres, from the scene's own frame to the map's.
 
-        Raises DatasetError when the map grows beyond what a mask may hold.
+        Raises DatasetError for a road without area or with points that are not finite, and when the map grows beyond
+        what a mask may hold.
         """
+        if not road.drivable or not all(np.isfinite(points).all() for points in road.shapes):
+            raise DatasetError(f"{scene} has no drivable area, or a road with points that are not finite")
         least, greatest = road.bounds
         extent = np.ceil(greatest - least)
         if self._shelf[0] > 0 and self._shelf[0] + extent[0] > SHELF_METRES:

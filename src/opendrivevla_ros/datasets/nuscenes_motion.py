@@ -39,9 +39,14 @@ class CanBus:
         return None if row is None else (row[0:3], row[3:6], row[6:9])
 
     def steering_at(self, stamp_ns: int) -> float:
-        """Angle of the front wheels, radians, positive left (the CAN bus has the steering wheel's, positive right)."""
+        """Angle of the front wheels, radians, positive left.
+
+        The CAN bus has the steering wheel's, positive left too: early versions of the devkit's documentation had it
+        the other way round (nuscenes-devkit issue 371). The published prompts turn its sign in Singapore, where
+        traffic keeps left; here left is positive everywhere.
+        """
         row = _nearest(self._steering_stamps, self._steering, stamp_ns)
-        return 0.0 if row is None else -float(row[0]) / STEERING_RATIO
+        return 0.0 if row is None else float(row[0]) / STEERING_RATIO
 
 
 class SceneMotion:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from opendrivevla_ros.core.ego import Command, DrivingCommand
-from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.geometry import Array, apply, invert
 from opendrivevla_ros.core.observation import CameraFrame, Observation
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraCalibration, CameraRig
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
@@ -49,9 +49,9 @@ class NuScenesScenes:
         self._data = self._data_by_sample()
         self._annotations: dict[str, list[Row]] = defaultdict(list)
         for row in self.tables.all("sample_annotation"):
-            self._annotations[self.tables.value("sample_annotation", row, "sample_token")].append(row)
+            self._annotations[self.tables.text("sample_annotation", row, "sample_token")].append(row)
         chosen = None if split is None else _names_of_split(self.tables, split)
-        rows = [(str(self.tables.value("scene", row, "name")), row) for row in self.tables.all("scene")]
+        rows = [(self.tables.text("scene", row, "name"), row) for row in self.tables.all("scene")]
         self._scenes = {name: row for name, row in rows if chosen is None or name in chosen}
         if not self._scenes:
             asked = "at all" if split is None else f"of the split {split!r}"
@@ -97,7 +97,7 @@ class NuScenesScenes:
         if self._map_reach is None:
             return None
         log = self.tables.get("log", self.tables.value("scene", scene, "log_token"))
-        place = self.tables.value("log", log, "location")
+        place = self.tables.text("log", log, "location")
         if place not in self._maps:
             self._maps[place] = MapGeometry.read(self.tables.root, place, reach=self._map_reach)
         return self._maps[place]
@@ -105,14 +105,14 @@ class NuScenesScenes:
     def samples(self, scene: Row) -> list[Row]:
         """The keyframes of a scene in order. Raises DatasetError where they do not lead from first to last."""
         tables, name = self.tables, scene["name"]
-        count = tables.value("scene", scene, "nbr_samples")
+        count = tables.whole("scene", scene, "nbr_samples")
         token, rows = tables.value("scene", scene, "first_sample_token"), list[Row]()
         while token and len(rows) < count:
             rows.append(tables.get("sample", token))
             token = tables.value("sample", rows[-1], "next")
         if token or len(rows) != count:
             raise tables.broken("sample", f"does not lead through the {count} samples of {name}")
-        stamps = [tables.value("sample", row, "timestamp") for row in rows]
+        stamps = [tables.whole("sample", row, "timestamp") for row in rows]
         if any(second <= first for first, second in pairwise(stamps)):
             raise tables.broken("sample", f"has stamps in {name} that do not rise")
         if count < 2:
@@ -126,7 +126,7 @@ class NuScenesScenes:
         for row in tables.all("sample_data"):
             sensor = tables.get("calibrated_sensor", tables.value("sample_data", row, "calibrated_sensor_token"))
             channel = tables.get("sensor", tables.value("calibrated_sensor", sensor, "sensor_token"))
-            data[tables.value("sample_data", row, "sample_token")][tables.value("sensor", channel, "channel")] = row
+            data[tables.text("sample_data", row, "sample_token")][tables.text("sensor", channel, "channel")] = row
         return data
 
     def _check_pictures(self) -> None:
@@ -134,11 +134,11 @@ class NuScenesScenes:
         scenes = {row["token"] for row in self._scenes.values()}
         missing, count = [], 0
         for sample in self.tables.all("sample"):
-            if self.tables.value("sample", sample, "scene_token") not in scenes:
+            if self.tables.text("sample", sample, "scene_token") not in scenes:
                 continue
             for camera in CAMERA_NAMES:
                 row = self.data(sample["token"], camera.upper())
-                path = self.tables.root / self.tables.value("sample_data", row, "filename")
+                path = self.tables.root / self.tables.text("sample_data", row, "filename")
                 count += 1
                 if not path.is_file():
                     missing.append(path)
@@ -157,7 +157,7 @@ class NuScenesScene:
         self.name = name
         self._scenes, self._tables = scenes, scenes.tables
         self._samples = scenes.samples(row)
-        self._stamps_ns = [int(sample["timestamp"]) * 1000 for sample in self._samples]
+        self._stamps_ns = [sample["timestamp"] * 1000 for sample in self._samples]
         lidars = [scenes.data(sample["token"], LIDAR_CHANNEL) for sample in self._samples]
         self._lidar_to_base = [self._sensor_pose(lidar) for lidar in lidars]
         self._poses = np.stack([self._ego_pose(lidar) for lidar in lidars])
@@ -197,11 +197,23 @@ class NuScenesScene:
             map_elements=None if self._map is None else self._map.elements(pose),
         )
 
+    def object_position(self, annotation: str) -> Array:
+        """[3] the centre, in base_link at its sample, of the object that a sample_annotation of this scene is about.
+
+        Instruction data names objects so. Raises DatasetError for an annotation that is not of this scene.
+        """
+        row = self._tables.get("sample_annotation", annotation)
+        tokens = [sample["token"] for sample in self._samples]
+        if row.get("sample_token") not in tokens:
+            raise self._tables.broken("sample_annotation", f"has {annotation!r} in another scene than {self.name}")
+        centre = self._tables.numbers("sample_annotation", row, "translation", 3)
+        return apply(invert(self._poses[tokens.index(row["sample_token"])]), centre)
+
     def _command(self, sample: str, published: Command) -> DrivingCommand:
         """The stored command; where there is none, the published rule, which looks at the future."""
         name = self._scenes.commands.get(sample, published.name)
         try:
-            return DrivingCommand(Command[name], is_default=False)
+            return DrivingCommand(Command[str(name)], is_default=False)
         except KeyError:
             known = ", ".join(command.name for command in Command)
             raise self._tables.broken("commands", f"has {name!r} for {sample!r}, which is none of {known}") from None
@@ -217,21 +229,23 @@ class NuScenesScene:
         row = self._scenes.data(sample, name.upper())
         sensor = self._tables.get("calibrated_sensor", row["calibrated_sensor_token"])
         intrinsics = self._tables.numbers("calibrated_sensor", sensor, "camera_intrinsic", 3, 3)
-        width, height = (int(self._tables.value("sample_data", row, side)) for side in ("width", "height"))
+        width, height = (self._tables.whole("sample_data", row, side) for side in ("width", "height"))
         return CameraCalibration(name, width, height, intrinsics, self._sensor_pose(row))
 
     def _picture(self, sample: str, camera: CameraCalibration) -> CameraFrame:
         row = self._scenes.data(sample, camera.name.upper())
-        path = self._tables.root / row["filename"]
+        path, stamp = self._tables.root / row["filename"], self._tables.whole("sample_data", row, "timestamp")
         try:
             data = path.read_bytes()
             width, height = compressed_size(data)
             if (width, height) != (camera.width, camera.height):
                 raise ImageError(f"{width}x{height} pixels where the tables say {camera.width}x{camera.height}")
             image = decode_compressed(data, min_size=self._scenes.image_size)
-        except (ImageError, OSError) as error:
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read ({error.strerror}); unpack or export it again") from None
+        except ImageError as error:
             raise DatasetError(f"{path} is no picture ({error}); unpack or export it again") from None
-        return CameraFrame(camera.name, int(self._tables.value("sample_data", row, "timestamp")) * 1000, image)
+        return CameraFrame(camera.name, stamp * 1000, image)
 
     def _sensor_pose(self, data: Row) -> Array:
         sensor = self._tables.get("calibrated_sensor", data["calibrated_sensor_token"])
@@ -245,6 +259,8 @@ def _names_of_split(tables: Tables, split: str) -> set[str]:
     """The scenes of one of nuScenes' splits, or of the data set's own."""
     own = tables.path("splits")
     splits = read_json(own, "write it again") if own.is_file() else {}
+    if not (isinstance(splits, dict) and all(isinstance(names, list) for names in splits.values())):
+        raise tables.broken("splits", "is not a mapping of split to scenes' names")
     if split not in splits:
         try:
             from nuscenes.utils.splits import create_splits_scenes
@@ -254,4 +270,4 @@ def _names_of_split(tables: Tables, split: str) -> set[str]:
         splits = {**create_splits_scenes(), **splits}
     if split not in splits:
         raise DatasetError(f"{own} has no split {split!r}; it and nuScenes have {', '.join(splits)}")
-    return set(splits[split])
+    return set(map(str, splits[split]))

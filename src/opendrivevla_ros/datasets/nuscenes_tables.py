@@ -67,6 +67,7 @@ ATTRIBUTES = (
 )
 VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}  # per cent of the box in all pictures
 LIDAR_CHANNEL = "LIDAR_TOP"
+LARGEST_WHOLE = 2**53  # microseconds of 285 years
 GRAVITY = 9.81  # m/s^2; the CAN bus's acceleration holds it, EgoState's does not
 
 Row = dict[str, Any]
@@ -93,7 +94,7 @@ def read_json(path: Path, remedy: str) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not whole JSON ({error}); {remedy}") from None
 
 
@@ -108,7 +109,7 @@ class Tables:
         self.root, self.version = Path(root), version
         # Sweeps are nine tenths of nuScenes' largest tables, and nothing here reads them.
         data = [row for row in self._read("sample_data") if row.get("is_key_frame")]
-        poses = {row.get("ego_pose_token") for row in data}
+        poses = {str(row.get("ego_pose_token")) for row in data}
         kept = {"sample_data": data, "ego_pose": [row for row in self._read("ego_pose") if row["token"] in poses]}
         rows = {table: kept[table] if table in kept else self._read(table) for table in TABLES}
         self._rows = {table: {row["token"]: row for row in rows[table]} for table in TABLES}
@@ -125,7 +126,7 @@ class Tables:
         """The row with a token. Raises DatasetError where another table names a row that is not there."""
         try:
             return self._rows[table][row_token]
-        except KeyError:
+        except (KeyError, TypeError):  # a token that is a list is no key
             raise self.broken(table, f"lacks the row {row_token!r}, which another table names") from None
 
     def value(self, table: str, row: Row, column: str) -> Any:
@@ -134,6 +135,21 @@ class Tables:
             return row[column]
         except KeyError:
             raise self.broken(table, f"has the row {row.get('token')!r} without {column!r}") from None
+
+    def text(self, table: str, row: Row, column: str) -> str:
+        """A column of words. Raises DatasetError where it is anything else."""
+        value = self.value(table, row, column)
+        if not isinstance(value, str):
+            raise self.broken(table, f"has {column} {value!r} in the row {row.get('token')!r} where words belong")
+        return value
+
+    def whole(self, table: str, row: Row, column: str) -> int:
+        """A column that holds a whole number from 0 on. Raises DatasetError where it is anything else."""
+        value = self.value(table, row, column)
+        if not isinstance(value, int) or not 0 <= value <= LARGEST_WHOLE:
+            where = f"in the row {row.get('token')!r} where a whole number from 0 on belongs"
+            raise self.broken(table, f"has {column} {value!r} {where}")
+        return value
 
     def numbers(self, table: str, row: Row, column: str, *shape: int) -> Array:
         """A column of finite numbers of a shape. Raises DatasetError where it is anything else."""
@@ -167,6 +183,8 @@ class Tables:
         rows = read_json(
             self.path(table), f"is {self.root} the folder that holds {self.version}/? else {self._remedy}"
         )
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and "token" in row for row in rows):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("token"), str) for row in rows
+        ):
             raise self.broken(table, "is not a list of rows with a token each")
         return rows

@@ -7,6 +7,7 @@ import numpy as np
 
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, Array, apply, invert, planar_transform
 from opendrivevla_ros.datasets.nuscenes_map import LaneShape, RoadLayers
+from opendrivevla_ros.world.appearance import palette
 from opendrivevla_ros.world.scenery import build_scenery
 from opendrivevla_ros.world.state import Actor, Appearance, Lane, Marking, RoadMap, WorldState
 
@@ -116,7 +117,7 @@ class _Block(NamedTuple):
 
 def _houses(road: RoadMap, appearance: Appearance) -> list[_Block]:
     """The houses that the renderer draws there."""
-    props = build_scenery(road, appearance.seed, lamps=False)
+    props = build_scenery(road, appearance.seed, palette(appearance).lamps)
     facades = [mesh for prop in props for name, mesh in prop.parts if name and name.startswith("facade")]
     blocks = []
     for facade in facades:

@@ -1,6 +1,6 @@
 """The driving world as training samples without a detour over the disk: drawn when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from opendrivevla_ros.world.renderer import NO_EFFECTS, Renderer
 from opendrivevla_ros.world.scenario import Scenario
 from opendrivevla_ros.world.simulation import StartError, World
 from opendrivevla_ros.world.state import WorldState
+from opendrivevla_ros.world.vehicle import EgoCommand
 
 START_NS = 1_700_000_000_000_000_000  # of every scene
 SAMPLE_STEPS = 5  # two samples a second
@@ -43,21 +44,32 @@ class WorldSampler:
         self._sight = Sight(scenario.road, scenario.appearance)
 
     def drive(
-        self, samples: int, *, start_error: StartError | None = None, warm_up_s: float = 0.0
+        self,
+        samples: int,
+        *,
+        start_error: StartError | None = None,
+        warm_up_s: float = 0.0,
+        driver: Callable[[World], EgoCommand] = expert_command,
     ) -> Iterator[DrivingSample]:
         """Up to so many samples, two a second, from `warm_up_s` after the start on; fewer where the route ends.
 
-        start_error: a perturbed start, from which the expert's way back is the future.
+        start_error: a perturbed start. Wherever that or another `driver` leads, the expert's way on is the future.
         """
         world = World(self.scenario, start_error)
         for _ in range(round(warm_up_s / STEP_S)):
-            world.step(STEP_S, expert_command(world))
+            world.step(STEP_S, driver(world))
+        yield from self.follow(world, samples, driver)
+
+    def follow(
+        self, world: World, samples: int, driver: Callable[[World], EgoCommand] = expert_command
+    ) -> Iterator[DrivingSample]:
+        """Samples from a world of this scenario as it is now, which `driver` drives on; see `drive`."""
         for index in range(samples):
             if world.finished:
                 return
             yield self.sample(world, index)
             for _ in range(SAMPLE_STEPS):
-                world.step(STEP_S, expert_command(world))
+                world.step(STEP_S, driver(world))
 
     def sample(self, world: World, index: int) -> DrivingSample:
         """What is seen and true in a world of this scenario now, and what the expert would do; it stays as it is."""

@@ -9,12 +9,12 @@ from opendrivevla_ros.core.ego import DrivingCommand
 from opendrivevla_ros.core.observation import CameraFrame, Observation
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.datasets.nuscenes_export import ExportBox, ExportFrame, ExportScene
-from opendrivevla_ros.datasets.synthetic_bag import STAMP_OFFSETS_NS
 from opendrivevla_ros.datasets.world_labels import SeenActor, Sight, moved, road_layers
 from opendrivevla_ros.datasets.world_samples import SAMPLE_STEPS, START_NS
 from opendrivevla_ros.world.expert import STEP_S, expert_command
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.renderer import Renderer
+from opendrivevla_ros.world.rig import STAMP_OFFSETS_NS
 from opendrivevla_ros.world.seeds import split_of
 from opendrivevla_ros.world.simulation import World
 
@@ -26,16 +26,18 @@ class StaggeredCameras:
 
     def __init__(self, rig: CameraRig) -> None:
         self.rig = rig
-        self._renderers = [Renderer(CameraRig((camera,))) for camera in rig.cameras]
+        self._renderer = Renderer(rig)
 
     def frame(self, world: World, sight: Sight) -> ExportFrame:
         """What is seen and true now."""
         state, stamp_ns = world.state, START_NS + world.time_ns
         pictures, poses = [], []
-        for camera, renderer in zip(self.rig.cameras, self._renderers, strict=True):
+        for camera in self.rig.cameras:
             offset_ns = STAMP_OFFSETS_NS[camera.name] - LIDAR_AFTER_FRONT_NS
             then = moved(state, offset_ns / 1e9)
-            pictures.append(CameraFrame(camera.name, stamp_ns + offset_ns, renderer.render(then)[0]))
+            pictures.append(
+                CameraFrame(camera.name, stamp_ns + offset_ns, self._renderer.render_one(camera.name, then))
+            )
             poses.append(then.ego.base_to_world)
         observation = Observation(
             stamp_ns=stamp_ns,
@@ -48,8 +50,7 @@ class StaggeredCameras:
 
     def close(self) -> None:
         """Gives the picture memory back."""
-        for renderer in self._renderers:
-            renderer.close()
+        self._renderer.close()
 
 
 def world_scene(family: str, seed: int, cameras: StaggeredCameras, *, duration_s: float = 20.0) -> ExportScene:

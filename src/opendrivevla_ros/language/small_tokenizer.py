@@ -1,9 +1,9 @@
-"""The tokenizer of the `small` preset: byte-level BPE learned from this package's own prompts, the same every time.
+"""The tokenizer of the `small` preset: byte-level BPE learned from prompts and narration, the same every time.
 
 Digits and the minus sign stand alone, as in Qwen's tokenizer, so that numbers are written digit by digit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from opendrivevla_ros.language.prompt import (
     question_message,
     user_message,
 )
-from opendrivevla_ros.language.system_text import SYSTEM_TEXT
+from opendrivevla_ros.language.system_text import SMALL_SYSTEM_TEXT
 from opendrivevla_ros.language.trajectory_text import format_trajectory
 
 END_OF_TEXT = "<|endoftext|>"
-VOCABULARY_SIZE = 704
+VOCABULARY_SIZE = 896
+PROMPTS = 300
 _PIECES = r"\p{N}|-| ?\p{L}+| ?[^\s\p{L}\p{N}-]+|\s+"
 
 # How the package talks about a drive: the words that instructions, questions and answers are made of.
@@ -52,8 +53,15 @@ NARRATION = (
 )
 
 
-def build_small_tokenizer(vocabulary_size: int = VOCABULARY_SIZE) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer anew; every call gives the same one."""
+def build_small_tokenizer(
+    narration: Iterable[str] = NARRATION, vocabulary_size: int = VOCABULARY_SIZE
+) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer anew; the same narration gives the same one.
+
+    narration: the words to be said and heard beside the prompt and the plan, as often as they come. Training hands in
+    what the driving world says; without it the tokenizer knows NARRATION. The vocabulary is smaller than
+    `vocabulary_size` where there is too little to learn from.
+    """
     special = [END_OF_TEXT, *CHAT_TOKENS, *STRUCTURE_TOKENS, *PLACEHOLDERS]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -68,7 +76,7 @@ def build_small_tokenizer(vocabulary_size: int = VOCABULARY_SIZE) -> PreTrainedT
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(special), trainer)
+    tokenizer.train_from_iterator(_corpus(list(narration), special), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -83,11 +91,18 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
-def _corpus(special: list[str]) -> Iterator[str]:
+def _corpus(narration: list[str], special: list[str]) -> Iterator[str]:
     """Prompts and plans with made-up numbers, and the narration; special strings cut the text, as they will later."""
+    for text in (*_prompts(), *narration):
+        for token in special:
+            text = text.replace(token, "\0")
+        yield from filter(None, text.split("\0"))
+
+
+def _prompts() -> Iterator[str]:
     generator = np.random.default_rng(0)
     commands = list(Command)
-    for index in range(300):
+    for index in range(PROMPTS):
         fields = PromptFields(
             velocity=(float(generator.normal(0, 0.3)), float(generator.uniform(0, 20))),
             yaw_rate=float(generator.normal(0, 0.2)),
@@ -98,9 +113,6 @@ def _corpus(special: list[str]) -> Iterator[str]:
             command=commands[index % len(commands)],
         )
         sentence = NARRATION[index % len(NARRATION)]
-        texts = [chat_prompt(SYSTEM_TEXT, user_message(fields, sentence)), question_message(fields, sentence)]
-        texts += [sentence, format_trajectory(generator.normal(0, [2.0, 20.0], (6, 2)))]
-        for text in texts:
-            for token in special:
-                text = text.replace(token, "\0")
-            yield from filter(None, text.split("\0"))
+        yield chat_prompt(SMALL_SYSTEM_TEXT, user_message(fields, sentence))
+        yield question_message(fields, sentence)
+        yield format_trajectory(generator.normal(0, [2.0, 20.0], (6, 2)))

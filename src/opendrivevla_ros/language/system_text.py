@@ -1,4 +1,4 @@
-"""The system text of the chat prompt: this package's own, or the published one that belongs to a checkpoint."""
+"""The system text of the chat prompt: this package's own two, or the published one that belongs to a checkpoint."""
 
 import ast
 import hashlib
@@ -14,6 +14,8 @@ A plan covers the next 3 seconds with 6 waypoints, one every 0.5 seconds.
 Keep to the road and its direction, follow the goal, keep clear of other road users, drive smoothly.
 Write a plan as <traj_start>[(x1,y1),(x2,y2),(x3,y3),(x4,y4),(x5,y5),(x6,y6)]<traj_end>
 Answer a question in short plain sentences between <answer_start> and <answer_end>."""
+# Of the `small` preset, which learns its task from examples alone: every token of the prompt costs time.
+SMALL_SYSTEM_TEXT = "You drive a car; x is to its right, y to its front, in metres."
 
 
 class SystemTextError(ValueError):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from opendrivevla_ros.perception.attention import FeedForward, sampling_entries, spread_sampling_offsets
 from opendrivevla_ros.perception.bev_geometry import (
@@ -144,11 +145,15 @@ class EncoderLayer(nn.Module):
 
 
 class BevEncoder(nn.Module):
-    """The stack of encoder layers."""
+    """The stack of encoder layers.
+
+    gradient_checkpointing: where gradients are wanted, keep no layer's inside but compute it again on the way back.
+    """
 
     def __init__(self, config: PerceptionConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
 
     def forward(
@@ -175,7 +180,11 @@ class BevEncoder(nn.Module):
                 values = torch.stack([query, query])
             else:  # T4: the published code stacks the values once, before the first layer
                 values = torch.stack([previous_bev, queries if quirks.fixed_temporal_values else query])
-            query = layer(query, positions, values, references, features, shapes, pillars)
+            inputs = (query, positions, values, references, features, shapes, pillars)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                query = checkpoint(layer, *inputs, use_reentrant=False)
+            else:
+                query = layer(*inputs)
         return query
 
 

@@ -3,7 +3,8 @@
 Both sample a feature map at fractional positions, with zeros outside, and sum the samples with learned weights. The
 map gets a border of zeros, so that each sample is four table rows with four weights, wherever it lies; one weighted
 sum over table rows (`embedding_bag`) then does sampling and summing together, and nothing of the size samples x
-channels is ever stored. These are the reference; on CUDA, `deformable_cuda` takes over.
+channels is ever stored. These are the reference; on CUDA, `deformable_cuda` takes over, and where gradients are
+wanted, `deformable_training`.
 
 Sources: Deformable DETR (arXiv 2010.04159, eq. 3), Deformable ConvNets v2 (arXiv 1811.11168, eq. 1).
 """
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from opendrivevla_ros.perception import deformable_training
 
 # Samples prepared at a time: their positions and weights stay in the processor's cache, and memory stays bounded.
 CHUNK_SAMPLES = 65536
@@ -60,7 +63,9 @@ def sample_cells(
     number, _, levels, points = x.shape
     if number == 0:  # no camera sees any cell
         return value.new_zeros(0, heads * dim)
-    if value.is_cuda and not torch.is_grad_enabled():
+    if torch.is_grad_enabled():
+        return deformable_training.sample_cells(value, shapes, x, y, weights, source)
+    if value.is_cuda:
         from opendrivevla_ros.perception import deformable_cuda
 
         if deformable_cuda.has_triton():

@@ -132,7 +132,7 @@ class PerceptionNetwork(nn.Module):
         map_decoding = self.seg_head(bev)
         clock.stop("map_head")
         return PerceptionOutput(
-            scene_tokens=self._sample_scene(pyramid[-1]),
+            scene_tokens=self.sample_scene(pyramid[-1]),
             agent_tokens=agent_tokens(tracks, self.config),
             map_tokens=map_decoding.tokens,
             tracks=tracks,
@@ -167,7 +167,7 @@ class PerceptionNetwork(nn.Module):
         self.tracker.carry(self.query_interact(self.memory_bank(tracks)))
         return result
 
-    def _sample_scene(self, coarsest: Tensor) -> Tensor:
+    def sample_scene(self, coarsest: Tensor) -> Tensor:
         """The coarsest pyramid level [cameras, C, h, w] -> [cameras * rows * columns, C]."""
         return F.adaptive_max_pool2d(coarsest, self.config.scene_grid).flatten(2).transpose(1, 2).flatten(0, 1)
 

@@ -82,7 +82,7 @@ class TrackHead(nn.Module):
 
     def trajectories(self, hidden: Tensor, layer: int = -1) -> Tensor:
         """Past and future centre offsets [Q, past + future, 2] from a layer's state; training only."""
-        return self.past_traj_reg_branches[layer](hidden).view(len(hidden), -1, 2)
+        return self.past_traj_reg_branches[layer](hidden).unflatten(1, (-1, 2))
 
     def _boxes(self, code: Tensor, reference: Tensor) -> Tensor:
         """Box codes [Q, 10] with the centre in metres, which is the refined reference [Q, 3] in the range."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, EgoState
+from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, EgoState, kinematic_steering
 from opendrivevla_ros.core.geometry import Array, interpolate, invert, planar_transform, transform, yaw_of
 from opendrivevla_ros.sensing.refusals import ObservationError, Refusal, Refused
 
@@ -148,6 +148,7 @@ class OdometryBuffer:
             angular_velocity=angular,
             history=history,
             history_observed=observed,
+            steering=kinematic_steering(float(linear[0]), float(angular[2])),
             world_frame=self.world_frame or "",
         )
 

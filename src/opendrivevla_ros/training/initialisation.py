@@ -11,6 +11,8 @@ from opendrivevla_ros.perception.network import PerceptionNetwork
 
 CLASS_PRIOR = 0.01  # RetinaNet, arXiv 1708.02002, section 3.3
 OFFSET_SHARE = 0.1  # of the usual offsets: near the projected point, yet no two points of a head alike
+R2_STEPS = (0.7548777, 0.5698403)  # of the R2 sequence: 1/g and 1/g^2 with g^3 = g + 1
+EDGE = 0.04  # share of the range at each side where no query starts
 HEIGHT_PREFERENCE = 4.0  # logit of a head's own height over the others: 0.95 of the attention among four heights
 
 
@@ -20,7 +22,8 @@ def start_from_nothing(perception: PerceptionNetwork) -> None:
 
     Classes start rare, so that background does not drown the loss. Masks start at the edge between inside and
     outside: a mask network whose last ReLU starts at 0 everywhere would stay there. Spatial attention starts as plain
-    projection: head k looks where height k of a cell's pillar is seen.
+    projection: head k looks where height k of a cell's pillar is seen. Track queries start spread over the ground:
+    left to chance, all would start near the ego, and which of them answers for what would change from step to step.
     """
     for branch in (*perception.pts_bbox_head.cls_branches, *perception.seg_head.cls_branches):
         nn.init.constant_(_last_linear(branch).bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
@@ -29,6 +32,7 @@ def start_from_nothing(perception: PerceptionNetwork) -> None:
     for module in perception.modules():
         if isinstance(module, SpatialCrossAttention):
             _look_along_the_pillar(module)
+    _spread_queries(perception)
 
 
 def _look_along_the_pillar(attention: SpatialCrossAttention) -> None:
@@ -37,6 +41,16 @@ def _look_along_the_pillar(attention: SpatialCrossAttention) -> None:
     own_height = torch.arange(attention.heads)[:, None] % heights == torch.arange(attention.points) % heights
     bias = HEIGHT_PREFERENCE * own_height[:, None].expand(-1, attention.levels, -1).float()
     sampling.attention_weights.bias.copy_(bias.flatten())
+
+
+def _spread_queries(perception: PerceptionNetwork) -> None:
+    """Moves each query's position half by the least that puts its reference on a low-discrepancy sequence."""
+    table, layer = perception.query_embedding.weight, perception.reference_points
+    count, dim = perception.config.queries, perception.config.embed_dim
+    places = (0.5 + torch.arange(1, count + 1)[:, None] * torch.tensor(R2_STEPS)) % 1.0
+    wanted = torch.cat([(EDGE + (1 - 2 * EDGE) * places).logit(), torch.zeros(count, 1)], 1)
+    positions = table[:count, :dim]
+    positions += (wanted - layer(positions)) @ torch.linalg.pinv(layer.weight).T
 
 
 def _last_linear(branch: nn.Module) -> nn.Linear:

@@ -14,7 +14,8 @@ class BoxLabels:
     """T objects of one frame.
 
     ids: int64 [T], the same through all frames of a scene. classes: int64 [T] in AGENT_CLASSES. codes: [T, 10] box
-    codes (see `encode_boxes`). velocity_known: bool [T]. Raises TrainingError for lengths that differ, an id that
+    codes (see `encode_boxes`). velocity_known: bool [T]. future: [T, 6, 2] how far the centre will be from where it is
+    now, every 0.5 s, metres; future_known: bool [T, 6]. Raises TrainingError for lengths that differ, an id that
     occurs twice, and numbers that are not finite.
     """
 
@@ -22,22 +23,47 @@ class BoxLabels:
     classes: Tensor
     codes: Tensor
     velocity_known: Tensor
+    future: Tensor
+    future_known: Tensor
 
     def __post_init__(self) -> None:
         count = len(self.ids)
-        if self.codes.shape != (count, BOX_CODE) or {len(self.classes), len(self.velocity_known)} != {count}:
+        lengths = {len(getattr(self, field.name)) for field in fields(self)}
+        if self.codes.shape != (count, BOX_CODE) or lengths != {count}:
             shapes = {field.name: list(getattr(self, field.name).shape) for field in fields(self)}
             raise TrainingError(f"box labels need one row an object and {BOX_CODE} numbers a code, not {shapes}")
         if len(self.ids.unique()) != count:
             raise TrainingError(f"box labels name an object twice: their ids are {self.ids.tolist()}")
-        if not self.codes.isfinite().all():
-            wrong = self.ids[~self.codes.isfinite().all(1)].tolist()
+        finite = self.codes.isfinite().all(1) & self.future.isfinite().flatten(1).all(1)
+        if not finite.all():
+            wrong = self.ids[~finite].tolist()
             raise TrainingError(f"the box labels of objects {wrong} hold numbers that are not finite; leave them out")
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, rows: Tensor) -> "BoxLabels":
+        """The given objects, in that order."""
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
     def to(self, device: torch.device | str) -> "BoxLabels":
+        """The same on a device."""
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class PlanLabel:
+    """What the ego did next.
+
+    ego: [EGO_NUMBERS] its motion and command, see `frame_labels.ego_numbers`. path: [6, 2] positions of the lidar
+    origin every 0.5 s, lidar frame, metres; known: bool [6].
+    """
+
+    ego: Tensor
+    path: Tensor
+    known: Tensor
+
+    def to(self, device: torch.device | str) -> "PlanLabel":
         """The same on a device."""
         return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 

@@ -32,12 +32,11 @@ class Turn:
 class LanguageBatch:
     """B sequences, filled up on the right to L positions.
 
-    embeddings: [B, L, hidden]. attention_mask: int64 [B, L], 1 where there is a token. labels: int64 [B, L], the token
-    at each position of an answer and of the token that ends it, IGNORED elsewhere.
+    embeddings: [B, L, hidden]. labels: int64 [B, L], the token at each position of an answer and of the token that
+    ends it, IGNORED elsewhere.
     """
 
     embeddings: Tensor
-    attention_mask: Tensor
     labels: Tensor
 
 
@@ -59,11 +58,8 @@ class LanguageBatches:
         made = [self._sequence(turn) for turn in turns]
         sequences, labels = [sequence for sequence, _ in made], [label for _, label in made]
         pad = nn.utils.rnn.pad_sequence
-        lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
-        positions = torch.arange(int(lengths.max()), device=lengths.device)
         return LanguageBatch(
             embeddings=pad(sequences, batch_first=True),
-            attention_mask=(positions < lengths[:, None]).long(),
             labels=pad(labels, batch_first=True, padding_value=IGNORED),
         )
 
@@ -89,9 +85,10 @@ class LanguageBatches:
 def answer_loss(model: DrivingLanguageModel, batch: LanguageBatch) -> Tensor:
     """Mean cross-entropy of the answers' tokens, each predicted from all that stands before it.
 
-    Only those positions get logits: over a whole prompt, logits of 150,000 words would take most of the memory.
+    Only those positions get logits: over a whole prompt, logits of 150,000 words would take most of the memory. The
+    filling stands on the right, where causal attention hides it from every answer without a mask.
     """
-    hidden = model.model(inputs_embeds=batch.embeddings, attention_mask=batch.attention_mask).last_hidden_state
+    hidden = model.model(inputs_embeds=batch.embeddings, use_cache=False).last_hidden_state
     wanted = batch.labels[:, 1:]
     learned = wanted != IGNORED
     return F.cross_entropy(model.lm_head(hidden[:, :-1][learned]).float(), wanted[learned])

@@ -22,10 +22,11 @@ from opendrivevla_ros.training.matching import (
     match_tracks,
 )
 
-# Of cx, cy, log w, log l, cz, log h, sin, cos, vx, vy: the published weights (DETR3D, arXiv 2110.06922), and the same
-# with size and heading, which are small numbers beside metres, twice as heavy.
-PUBLISHED_CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
-CODE_WEIGHTS = (1.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0, 2.0, 0.2, 0.2)
+# Of cx, cy, log w, log l, cz, log h, sin, cos, vx, vy. The published weights (DETR3D, arXiv 2110.06922) are 1, and 0.2
+# for velocity; here size and heading, which are small numbers beside metres, are twice as heavy, and velocity, which
+# planning needs, as heavy as the rest.
+CODE_WEIGHTS = (1.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0, 2.0, 1.0, 1.0)
+VELOCITY_BEND = 5.0  # m/s, below which a velocity's error counts by its square
 MASK_CROSS_ENTROPY_WEIGHT = 3.0  # beside a dice loss of weight 1
 MASK_SHARPNESS = 8.0  # logits per unit of mask: 0 and 1 become probabilities of 0.02 and 0.98
 _VELOCITY = slice(8, 10)
@@ -44,11 +45,17 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return (alpha * missing**FOCAL_GAMMA * cross_entropy).sum()
 
 
-def box_loss(codes: Tensor, labels: Tensor, velocity_known: Tensor, code_weights: Sequence[float]) -> Tensor:
-    """Sum of weighted absolute errors of codes [M, 10]; a velocity counts where it is known [M]."""
-    weights = codes.new_tensor(code_weights).expand(len(codes), -1).clone()
+def box_loss(codes: Tensor, labels: Tensor, velocity_known: Tensor) -> Tensor:
+    """Sum of weighted errors of codes [M, 10]; a velocity counts where it is known [M].
+
+    Errors are absolute, a velocity's smooth: most cars are parked, and the absolute error would be content to call
+    all of them that.
+    """
+    weights = codes.new_tensor(CODE_WEIGHTS).expand(len(codes), -1).clone()
     weights[:, _VELOCITY] *= velocity_known[:, None]
-    return (weights * (codes - labels).abs()).sum()
+    errors = (codes - labels).abs()
+    velocities = F.smooth_l1_loss(codes[:, _VELOCITY], labels[:, _VELOCITY], reduction="none", beta=VELOCITY_BEND)
+    return (weights * torch.cat([errors[:, : _VELOCITY.start], velocities], 1)).sum()
 
 
 def track_losses(
@@ -56,8 +63,6 @@ def track_losses(
     codes: Tensor,
     objects: Tensor,
     labels: BoxLabels,
-    *,
-    code_weights: Sequence[float] = CODE_WEIGHTS,
 ) -> tuple[dict[str, Tensor], Matching]:
     """Class and box losses of all decoder layers, each matched on its own, and the last layer's matching.
 
@@ -75,7 +80,7 @@ def track_losses(
         targets = _class_targets(layer_logits, pairs, labels.classes)
         classes = classes + focal_loss(layer_logits[taking_part], targets[taking_part]) / count
         known = labels.velocity_known[pairs.labels]
-        errors = box_loss(layer_codes[pairs.queries].float(), labels.codes[pairs.labels], known, code_weights)
+        errors = box_loss(layer_codes[pairs.queries].float(), labels.codes[pairs.labels], known)
         boxes = boxes + errors / count
     return {"track_class": CLASS_WEIGHT * classes, "track_box": BOX_WEIGHT * boxes}, matching
 

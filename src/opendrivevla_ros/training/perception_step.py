@@ -17,7 +17,7 @@ from opendrivevla_ros.perception.network import EgoMotion, PerceptionFrame, Perc
 from opendrivevla_ros.perception.track_head import TrackDecoding, TrackHead
 from opendrivevla_ros.perception.tracker import LidarPose, Tracker
 from opendrivevla_ros.perception.tracks import EGO, UNTRACKED, Tracks, fresh_tracks
-from opendrivevla_ros.training.labels import BoxLabels, MapLabels
+from opendrivevla_ros.training.labels import BoxLabels, MapLabels, PlanLabel
 from opendrivevla_ros.training.losses import (
     heatmap_loss,
     heatmap_target,
@@ -26,7 +26,11 @@ from opendrivevla_ros.training.losses import (
     occupancy_loss,
     track_losses,
 )
+from opendrivevla_ros.training.matching import Matching
+from opendrivevla_ros.training.token_reader import FrameTokens, TokenReader, future_loss
 
+FUTURE_WEIGHT = 0.25  # of a metre that an agent's future is off
+PLAN_WEIGHT = 4.0  # of ten metres that the plan is off: it is one number beside many
 CENTRE_PRIOR = 0.1  # the heatmap's first guess everywhere (CornerNet, arXiv 1808.01244, section 4.1)
 
 
@@ -37,10 +41,12 @@ class LabelledFrame:
     frame: PerceptionFrame
     boxes: BoxLabels
     map_elements: MapLabels
+    plan: PlanLabel
 
     def to(self, device: torch.device | str) -> "LabelledFrame":
         """The same on a device."""
-        return LabelledFrame(move_frame(self.frame, device), self.boxes.to(device), self.map_elements.to(device))
+        labels = (self.boxes.to(device), self.map_elements.to(device), self.plan.to(device))
+        return LabelledFrame(move_frame(self.frame, device), *labels)
 
 
 def move_frame(frame: PerceptionFrame, device: torch.device | str) -> PerceptionFrame:
@@ -73,33 +79,79 @@ class DenseHead(nn.Module):
         return centres.T.unflatten(1, (self.side, self.side)), occupancy.T.unflatten(1, (self.side, self.side))
 
 
-class PerceptionTraining(nn.Module):
-    """What the loop trains in the perception stage: a list of scenes, each some frames in a row, to the losses."""
+class PerceptionLosses(nn.Module):
+    """Perception and the heads that only training has, which say how well it does."""
 
     def __init__(self, perception: PerceptionNetwork) -> None:
         super().__init__()
         self.perception = perception
         self.dense = DenseHead(perception.config)
+        self.reader = TokenReader(perception.config)
+
+    def losses_and_tokens(
+        self, scenes: Sequence[Sequence[LabelledFrame]]
+    ) -> tuple[dict[str, Tensor], list[FrameTokens]]:
+        """The losses by name, mean over all frames, and each frame's tokens.
+
+        The backbone sees the pictures of all frames at once, so that normalisation learns from more than one scene.
+        """
+        network = self.perception
+        images = torch.cat([labelled.frame.images for frames in scenes for labelled in frames])
+        pyramids = iter(_by_frame(network.img_neck(network.img_backbone(images)), network.config.cameras))
+        found: list[dict[str, Tensor]] = []
+        tokens: list[FrameTokens] = []
+        for frames in scenes:
+            scene = _Scene(network)
+            for labelled in frames:
+                losses, seen = self._losses(scene, next(pyramids), labelled)
+                found.append(losses)
+                tokens.append(seen)
+        means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        return {**means, "plan": PLAN_WEIGHT * self.reader.plan_loss(tokens)}, tokens
+
+    def _losses(
+        self, scene: "_Scene", pyramid: list[Tensor], labelled: LabelledFrame
+    ) -> tuple[dict[str, Tensor], FrameTokens]:
+        boxes, elements, config = labelled.boxes, labelled.map_elements, self.perception.config
+        bev = scene.encode(pyramid, labelled.frame)
+        centres, occupancy = self.dense(bev)
+        wanted = heatmap_target(boxes, classes=config.classes, size=config.bev_size, range_metres=config.range_metres)
+        tracked = scene.track(bev, labelled.frame, boxes)
+        hidden = tracked.hidden[tracked.matching.queries]
+        followed = boxes.rows(tracked.matching.labels)
+        trajectories = self.perception.pts_bbox_head.trajectories(hidden)[:, config.past_steps :]
+        mapped, map_tokens = map_losses(self.perception.seg_head, bev, elements)
+        losses = {
+            "centres": heatmap_loss(centres, wanted),
+            "occupancy": occupancy_loss(occupancy, occupied(elements)),
+            **tracked.losses,
+            "track_future": FUTURE_WEIGHT * future_loss(trajectories, followed),
+            "track_state": self.reader.state_loss(hidden, followed),
+            **mapped,
+        }
+        agents = tracked.hidden[tracked.shown]
+        return losses, FrameTokens(self.perception.sample_scene(pyramid[-1]), agents, map_tokens, labelled.plan)
+
+
+class PerceptionTraining(PerceptionLosses):
+    """What the loop trains in the perception stage: a list of scenes, each some frames in a row, to the losses."""
 
     def forward(self, scenes: Sequence[Sequence[LabelledFrame]]) -> dict[str, Tensor]:
         """The losses by name, mean over all frames."""
-        found: list[dict[str, Tensor]] = []
-        for frames in scenes:
-            scene = _Scene(self.perception)
-            found += [self._losses(scene, frame) for frame in frames]
-        return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        return self.losses_and_tokens(scenes)[0]
 
-    def _losses(self, scene: "_Scene", labelled: LabelledFrame) -> dict[str, Tensor]:
-        boxes, elements, config = labelled.boxes, labelled.map_elements, self.perception.config
-        bev = scene.encode(labelled.frame)
-        centres, occupancy = self.dense(bev)
-        wanted = heatmap_target(boxes, classes=config.classes, size=config.bev_size, range_metres=config.range_metres)
-        return {
-            "centres": heatmap_loss(centres, wanted),
-            "occupancy": occupancy_loss(occupancy, occupied(elements)),
-            **scene.track(bev, labelled.frame, boxes),
-            **map_losses(self.perception.seg_head, bev, elements),
-        }
+
+@dataclass(frozen=True)
+class _Tracked:
+    """A frame's track losses, Q queries' last state [Q, C], their matching, and which tokens a planner would get [Q].
+
+    Shown are the queries that were matched, and those that are sure of something.
+    """
+
+    losses: dict[str, Tensor]
+    hidden: Tensor
+    matching: Matching
+    shown: Tensor
 
 
 class _Scene:
@@ -111,17 +163,16 @@ class _Scene:
         self._ego_motion = EgoMotion(difference_at_first=network.config.quirks.first_frame_delta)
         self._previous_bev: Tensor | None = None
 
-    def encode(self, frame: PerceptionFrame) -> Tensor:
+    def encode(self, pyramid: list[Tensor], frame: PerceptionFrame) -> Tensor:
         """BEV features [S, C]. No gradient flows back to the frame before through the BEV."""
-        network = self._network
-        pyramid = network.img_neck(network.img_backbone(frame.images))
         can_bus = self._ego_motion.difference(frame.can_bus)
-        bev = network.pts_bbox_head.encode_bev(pyramid, frame.lidar_to_image, can_bus, self._previous_bev)
+        head = self._network.pts_bbox_head
+        bev = head.encode_bev(pyramid, frame.lidar_to_image, can_bus, self._previous_bev)
         self._previous_bev = bev.detach()
         return bev
 
-    def track(self, bev: Tensor, frame: PerceptionFrame, labels: BoxLabels) -> dict[str, Tensor]:
-        """The losses of the frame's tracks; those with an object go on to the next frame under its id."""
+    def track(self, bev: Tensor, frame: PerceptionFrame, labels: BoxLabels) -> _Tracked:
+        """The frame's tracks; those with an object go on to the next frame under its id."""
         network, config = self._network, self._network.config
         queries = network.query_embedding.weight
         fresh = fresh_tracks(queries, network.reference_points(queries[:, : config.embed_dim]), config)
@@ -133,7 +184,8 @@ class _Scene:
         ids = tracks.ids.where(tracks.ids == EGO, UNTRACKED)
         ids[matching.queries] = labels.ids[matching.labels]
         self._hand_over(replace(tracks, ids=ids), decoding)
-        return losses
+        sure = decoding.logits.detach().sigmoid().amax(1) >= config.birth_score
+        return _Tracked(losses, decoding.hidden[-1], matching, (ids >= 0) | (sure & (ids != EGO)))
 
     def _hand_over(self, tracks: Tracks, decoding: TrackDecoding) -> None:
         network = self._network
@@ -160,20 +212,28 @@ def every_layer(head: TrackHead, decoding: TrackDecoding) -> tuple[Tensor, Tenso
     )
 
 
-def map_losses(head: MapHead, bev: Tensor, labels: MapLabels) -> dict[str, Tensor]:
-    """The losses of map queries, of the masks of those that were matched, and of the drivable area's mask."""
+def map_losses(head: MapHead, bev: Tensor, labels: MapLabels) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of map queries, of the masks of those that were matched, and of the drivable area's mask.
+
+    With them, the map tokens [M, C].
+    """
     decoding = head(bev)
     logits = [branch(hidden) for branch, hidden in zip(head.cls_branches, decoding.hidden, strict=True)]
     losses, matching = map_query_losses(torch.stack(logits).float(), torch.stack(decoding.references[1:]), labels)
     _, masks = head.things_mask_head(decoding.hidden[-1][matching.queries], decoding.memory)
-    return {
-        **losses,
+    masked = {
         "map_mask": mask_loss(masks, labels.masks[matching.labels].flatten(1)),
         "drivable_mask": mask_loss(decoding.stuff_mask.flatten()[None], labels.drivable.flatten()[None]),
     }
+    return {**losses, **masked}, decoding.tokens
 
 
 def occupied(labels: MapLabels) -> Tensor:
     """bool [map classes, n, n]: the cells of each class, in the order of MAP_CLASSES."""
     things = [labels.masks[labels.classes == index].any(0) for index in range(len(MAP_CLASSES) - 1)]
     return torch.stack([*things, labels.drivable])
+
+
+def _by_frame(pyramid: Sequence[Tensor], cameras: int) -> list[list[Tensor]]:
+    """Levels [frames * cameras, C, h, w] as one pyramid a frame."""
+    return [list(levels) for levels in zip(*(level.split(cameras) for level in pyramid), strict=True)]

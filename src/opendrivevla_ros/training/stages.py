@@ -1,6 +1,7 @@
 """The training stages of OpenDriveVLA (arXiv 2503.23463, section 3.4): which parts each trains, and which it freezes.
 
-The four stages of the paper follow a perception that was trained before, as UniAD's first stage trains it.
+The four stages of the paper follow a perception that was trained before, as UniAD's first stage trains it, and a
+language model that others trained. The small one has no such model: schooling is in its place.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Stage:
 
 _TABLE = (
     Stage("perception", "detection, tracking and map", trained=("perception.",)),
+    Stage("schooling", "words, numbers and driving from the truth", trained=("language.",)),
     Stage("alignment", "stage 1: captions", trained=PROJECTORS),
     Stage("instruction", "stage 2: driving questions and answers", trained=("language.",)),
     Stage("interaction", "stage 2.5: the future of each agent, given the scene", trained=("language.",)),

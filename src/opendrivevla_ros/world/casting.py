@@ -9,13 +9,15 @@ from opendrivevla_ros.world.state import Category
 class Cue:
     """What an actor does once the ego comes near.
 
-    ego_s: the cue is given when the ego's middle has come this far along its route, metres. For `duration` seconds
-    after `delay` seconds the actor drives at most `speed`, reached with `deceleration` m/s^2. change_to: a path that
-    it changes to at the cue. waits: it stands until the cue has been played to its end. A pedestrian starts to walk
-    after `delay`, and may be in the way for `duration`.
+    ego_s: the cue is given when the ego's middle has come this far along its route, metres, or will have, at its
+    present speed, `arrival_s` seconds later: so whoever is to meet the ego there meets a slow one too. For `duration`
+    seconds after `delay` seconds the actor drives at most `speed`, reached with `deceleration` m/s^2. change_to: a
+    path that it changes to at the cue. waits: it stands until the cue has been played to its end. A pedestrian starts
+    to walk after `delay`, and may be in the way for `duration`.
     """
 
     ego_s: float
+    arrival_s: float = 0.0
     delay: float = 0.0
     duration: float = 0.0
     speed: float = float("inf")

@@ -17,6 +17,13 @@ from opendrivevla_ros.world.state import Category, WorldState
 
 MAX_CRITICAL = 3
 FUTURE_STEP_S = 0.5
+# What to ask for each passage of `Narration.captions`.
+CAPTION_QUESTIONS = {
+    "scene": "Describe the scene.",
+    "critical_objects": "Which road users are critical, and what will they probably do?",
+    "intent": "What is the intent of the ego vehicle?",
+    "action": "What is the best driving action?",
+}
 Choice = TypeVar("Choice")
 
 
@@ -30,6 +37,16 @@ class Narration:
     intent: str
     action: str
     meta_action: str
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """The answer to each of CAPTION_QUESTIONS."""
+        return {
+            "scene": self.scene,
+            "critical_objects": f"{self.critical_objects} {self.behaviour}",
+            "intent": self.intent,
+            "action": self.action,
+        }
 
     @property
     def text(self) -> str:

@@ -1,5 +1,6 @@
 """Draws what the six cameras see of a world state, with panda3d's software renderer: no window, no GPU, no display."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from panda3d.core import (
     Camera,
     CullBinManager,
+    DisplayRegion,
     FrameBufferProperties,
     GeomNode,
     GraphicsEngine,
@@ -68,6 +70,7 @@ class Renderer:
         self._root = NodePath("world")
         self._ego = self._root.attach_new_node("ego")
         self._picture = Texture()
+        self._regions: list[DisplayRegion] = []
         self._buffer = self._make_buffer()
         self._stage: _Stage | None = None
 
@@ -77,6 +80,21 @@ class Renderer:
         What stands still is built again only when the state's road or appearance is another than before. The same
         state gives the same bytes in every process.
         """
+        return self._render(state, effects, range(len(self.rig.cameras)))
+
+    def render_one(self, camera: str, state: WorldState, effects: ImageEffects = NO_EFFECTS) -> Image:
+        """The picture of one camera alone, the same bytes as `render` gives for it."""
+        names = [one.name for one in self.rig.cameras]
+        return self._render(state, effects, [names.index(camera)])[0]
+
+    def close(self) -> None:
+        """Gives the picture memory back; the renderer must not be used afterwards."""
+        if self._stage is not None:
+            self._stage.remove()
+        _engine().remove_window(self._buffer)
+        self._root.remove_node()
+
+    def _render(self, state: WorldState, effects: ImageEffects, cameras: Sequence[int]) -> tuple[Image, ...]:
         stage = self._stage
         if stage is None or stage.road is not state.road or stage.appearance != state.appearance:
             if stage is not None:
@@ -85,17 +103,12 @@ class Renderer:
         self._ego.set_mat(matrix(state.ego.base_to_world))
         stage.surroundings.set_pos(state.ego.x, state.ego.y, 0.0)
         stage.users.place(state.actors, state.ego, state.time_ns)
+        for index, region in enumerate(self._regions):
+            region.set_active(index in cameras)
         self._buffer.set_active(True)
         _engine().render_frame()
         self._buffer.set_active(False)
-        return self._pictures(stage, state, effects)
-
-    def close(self) -> None:
-        """Gives the picture memory back; the renderer must not be used afterwards."""
-        if self._stage is not None:
-            self._stage.remove()
-        _engine().remove_window(self._buffer)
-        self._root.remove_node()
+        return tuple(self._read(index, stage, state, effects) for index in cameras)
 
     def _make_buffer(self) -> GraphicsOutput:
         """One tall off-screen picture with the cameras' views below one another."""
@@ -115,22 +128,21 @@ class Renderer:
             path.set_mat(matrix(camera_pose(camera)))
             region = buffer.make_display_region(0, 1, 1 - (index + 1) / count, 1 - index / count)
             region.set_camera(path)
+            self._regions.append(region)
         buffer.set_active(False)
         return buffer
 
-    def _pictures(self, stage: "_Stage", state: WorldState, effects: ImageEffects) -> tuple[Image, ...]:
+    def _read(self, index: int, stage: "_Stage", state: WorldState, effects: ImageEffects) -> Image:
+        """The picture of a camera that has just been drawn."""
         width, height = self._drawn
         count = len(self.rig.cameras)
         raw = np.frombuffer(self._picture.get_ram_image(), np.uint8).reshape(count, height, width, 4)
-        pictures = []
-        for index in range(count):
-            view = raw[count - 1 - index]  # panda3d's rows run from the bottom
-            if self._drawn != self.image_size:
-                view = cv2.resize(view, self.image_size, interpolation=cv2.INTER_AREA)
-            image = cv2.cvtColor(cv2.flip(view, 0), cv2.COLOR_BGRA2BGR)
-            image = cv2.LUT(image, stage.exposure)
-            pictures.append(effects.applied(image, (state.appearance.seed, state.time_ns, index)))
-        return tuple(pictures)
+        view = raw[count - 1 - index]  # panda3d's rows run from the bottom
+        if self._drawn != self.image_size:
+            view = cv2.resize(view, self.image_size, interpolation=cv2.INTER_AREA)
+        image = cv2.cvtColor(cv2.flip(view, 0), cv2.COLOR_BGRA2BGR)
+        image = cv2.LUT(image, stage.exposure)
+        return effects.applied(image, (state.appearance.seed, state.time_ns, index))
 
 
 class _Stage:
@@ -163,7 +175,7 @@ class _Stage:
             path.set_depth_write(False)
             path.set_transparency(TransparencyAttrib.M_alpha)
 
-    def _add_paving(self, road: RoadMap, props: list[Prop], look: Palette) -> None:
+    def _add_paving(self, road: RoadMap, props: Sequence[Prop], look: Palette) -> None:
         for order, layer in enumerate(paving_layers(road, look.wet), start=1):
             texture = _textures()[layer.texture] if layer.texture else None
             for tile in tiles(layer.mesh, PAVING_TILE).values():
@@ -174,7 +186,7 @@ class _Stage:
             _lay_flat(path, 10)
             path.set_transparency(TransparencyAttrib.M_alpha)
 
-    def _add_scenery(self, props: list[Prop], look: Palette) -> None:
+    def _add_scenery(self, props: Sequence[Prop], look: Palette) -> None:
         groups: dict[tuple[int, int], dict[str | None, list[Mesh]]] = {}
         for prop in props:
             group = groups.setdefault((int(prop.place[0] // SCENERY_TILE), int(prop.place[1] // SCENERY_TILE)), {})

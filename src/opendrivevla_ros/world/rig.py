@@ -17,6 +17,16 @@ MOUNTING = {
     "cam_back_right": (1.015, -0.481, 1.56, 1259.5, 807.0, 501.0),
 }
 
+# nuScenes triggers each camera as its lidar sweeps past it; stamps against cam_front's, nanoseconds.
+STAMP_OFFSETS_NS = {
+    "cam_front_left": -7_600_000,
+    "cam_front": 0,
+    "cam_front_right": 7_900_000,
+    "cam_back_right": 15_700_000,
+    "cam_back": 25_100_000,
+    "cam_back_left": 34_900_000,
+}
+
 
 def nuscenes_rig(width: int = NUSCENES_WIDTH, height: int = NUSCENES_HEIGHT) -> CameraRig:
     """Six level cameras in the nuScenes arrangement with images of `width` x `height` pixels."""

@@ -24,6 +24,9 @@ from opendrivevla_ros.world.streets import OpenRoad, open_road
 from opendrivevla_ros.world.vehicle import PASSING_CLEARANCE
 
 _Random = np.random.Generator
+# Share of the speed limit at the start of families whose timing is made for it: who comes slower meets nobody.
+CRUISING = 0.9
+LEAST_NOTICE_S = 2.6  # before a pedestrian would be hit, he steps onto the road: enough to stop at 4 m/s^2
 _ACROSS_FOOTPATH = 1.6  # metres that people come across the footpath to the kerb, in plain sight
 
 
@@ -112,13 +115,13 @@ def stopped_queue(random: _Random) -> Draft:
 def cut_in(random: _Random) -> Draft:
     """A vehicle from the lane beside moves in before the ego and slows down."""
     speed = _speed_limit(random)
-    scene = _Scene(random, open_road(random, lanes=(2,), speed_limit=speed), speed)
+    scene = _Scene(random, open_road(random, lanes=(2,), speed_limit=speed), speed, slowest_start=CRUISING)
     cue = Cue(
         ego_s=scene.start_s + float(random.uniform(10.0, 45.0)),
         delay=float(random.uniform(0.8, 1.6)),
-        duration=float(random.uniform(3.0, 5.0)),
-        speed=float(random.uniform(0.45, 0.7)) * speed,
-        deceleration=float(random.uniform(1.2, 2.2)),
+        duration=float(random.uniform(4.0, 6.0)),
+        speed=float(random.uniform(0.2, 0.45)) * speed,
+        deceleration=float(random.uniform(1.8, 2.8)),
         change_to=0,
     )
     pace = speed * float(random.uniform(0.82, 0.97))
@@ -132,20 +135,19 @@ def crossing_pedestrian(random: _Random) -> Draft:
     speed = _speed_limit(random)
     crossing = float(random.uniform(92.0, 108.0))
     road = open_road(random, speed_limit=speed, straight=crossing + 20.0, crossing_s=crossing)
-    scene = _Scene(random, road, speed)
+    scene = _Scene(random, road, speed, slowest_start=CRUISING)
     section, reference = road.road.section, road.road.reference
     from_right = section.lanes == 2 or bool(random.random() < 0.6)
     ends = (section.right_edge - KERB - _ACROSS_FOOTPATH, section.left_edge + KERB)
     start, end = ends if from_right else ends[::-1]
     pace = float(random.uniform(1.25, 1.7))
     needed = abs(start - scene.offset) / pace  # seconds to the middle of the ego's lane
-    notice = max(speed**2 / 6.0 + 0.6 * speed + 8.0, speed * needed + 2.0)
-    delay = max(0.0, (notice - 2.0) / speed - needed + float(random.uniform(-0.4, 0.3)))
+    arrival_s = max(needed, LEAST_NOTICE_S) + float(random.uniform(-0.2, 0.4))
     parts = []
     for k in range(int(random.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
         along = crossing + (0.0, 0.95, -0.95)[k] + float(random.uniform(-0.1, 0.1))
         walk = scene.draft.add_walk(crossing_walk(reference, along, start, end))
-        cue = Cue(ego_s=max(scene.start_s + 2.0, along - notice), delay=delay, duration=10.0)
+        cue = Cue(ego_s=along, arrival_s=arrival_s, duration=10.0)
         parts.append(pedestrian(random, path=walk, cue=cue, speed=pace * (1.0 - 0.05 * k)))
     scene.draft.add_focus(*parts)
     return scene.filled(random, clear=(crossing - 9.0, crossing + 5.0), same_lane=False, walkers=False)
@@ -156,7 +158,7 @@ def occluded_pedestrian(random: _Random) -> Draft:
     speed = float(random.uniform(7.5, 11.0))
     where = float(random.uniform(75.0, 105.0))
     road = open_road(random, parking=(1.0, 0.4), speed_limit=speed, straight=where + 20.0)
-    scene = _Scene(random, road, speed, outer_lane=True)
+    scene = _Scene(random, road, speed, outer_lane=True, slowest_start=CRUISING)
     section, reference = road.road.section, road.road.reference
     middle = section.right_edge + PARKING_WIDTH / 2
     size = (float(random.uniform(5.2, 6.4)), 2.1, float(random.uniform(2.3, 2.8)))
@@ -169,8 +171,8 @@ def occluded_pedestrian(random: _Random) -> Draft:
     )
     pace = float(random.uniform(1.4, 2.0))
     walk = scene.draft.add_walk(crossing_walk(reference, where, section.right_edge - KERB, section.left_edge + KERB))
-    notice = speed**2 / 6.4 + 0.4 * speed + 8.5 + float(random.uniform(0.0, 6.0))
-    cue = Cue(ego_s=where - notice, duration=8.0)
+    needed = (scene.offset - section.right_edge + KERB) / pace  # seconds to the middle of the ego's lane
+    cue = Cue(ego_s=where, arrival_s=max(needed, LEAST_NOTICE_S) + float(random.uniform(0.0, 0.4)), duration=8.0)
     scene.draft.add_focus(pedestrian(random, path=walk, cue=cue, speed=pace), van)
     return scene.filled(random, filled=0.8, clear=(where - 1.0, where + 3.0), same_lane=False)
 
@@ -178,7 +180,9 @@ def occluded_pedestrian(random: _Random) -> Draft:
 class _Scene:
     """An open road made ready for a family: the ego's lane and route, and the other lanes as paths."""
 
-    def __init__(self, random: _Random, road: OpenRoad, speed: float, *, outer_lane: bool = False) -> None:
+    def __init__(
+        self, random: _Random, road: OpenRoad, speed: float, *, outer_lane: bool = False, slowest_start: float = 0.6
+    ) -> None:
         section, lanes = road.road.section, road.road
         self.road, self.speed = road, speed
         self.lane = section.lanes - 1 if outer_lane else int(random.integers(section.lanes))
@@ -186,7 +190,7 @@ class _Scene:
         self.start_s = float(random.uniform(28.0, 36.0))
         goal = self.start_s + float(random.uniform(105.0, 125.0))
         ego = Route.along(road.map, (lanes.forward[self.lane],))
-        start_speed = float(random.uniform(0.6, 1.0)) * min(speed, float(ego.speed[int(self.start_s)]))
+        start_speed = float(random.uniform(slowest_start, 1.0)) * min(speed, float(ego.speed[int(self.start_s)]))
         self.draft = Draft(road.map, ego, start_s=self.start_s, start_speed=start_speed, goal_s=goal)
         others = [lane for lane in lanes.forward if lane != lanes.forward[self.lane]]
         self.beside = -1

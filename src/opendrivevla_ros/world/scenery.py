@@ -97,8 +97,15 @@ class FreeGround:
         return np.floor((points - self._origin) / GRID).astype(np.int32)
 
 
-def build_scenery(road: RoadMap, seed: int, lamps: bool) -> list[Prop]:
-    """Everything that stands along the kerbs; lamps: windows and street lamps shine."""
+def build_scenery(road: RoadMap, seed: int, lamps: bool) -> tuple[Prop, ...]:
+    """Everything that stands along the kerbs; lamps: windows and street lamps shine. The last street is kept."""
+    if _last.road is not road or (_last.seed, _last.lamps) != (seed, lamps):
+        _last.props = _build(road, seed, lamps)
+        _last.road, _last.seed, _last.lamps = road, seed, lamps
+    return _last.props
+
+
+def _build(road: RoadMap, seed: int, lamps: bool) -> tuple[Prop, ...]:
     random = np.random.default_rng([seed, 31])
     free = FreeGround(road)
     props: list[Prop] = []
@@ -111,16 +118,17 @@ def build_scenery(road: RoadMap, seed: int, lamps: bool) -> list[Prop]:
     for kerb in kerbs:
         props.extend(_trees(kerb, free, random, FOOTPATH_WIDTH + 1.2, TREE_GAP))
         props.extend(_trees(kerb, free, random, 18.0, (4.0, 16.0)))
-    return props
+    return tuple(props)
 
 
 @dataclass
 class _LastStreet:
-    """The houses of the street asked for last: a street keeps its map object for as long as it is driven."""
+    """The scenery asked for last: a street keeps its map object for as long as it is driven."""
 
     road: RoadMap | None = None
     seed: int = 0
-    walls: Array | None = None
+    lamps: bool = False
+    props: tuple[Prop, ...] = ()
 
 
 _last = _LastStreet()
@@ -128,11 +136,9 @@ _last = _LastStreet()
 
 def house_walls(road: RoadMap, seed: int) -> Array:
     """[H, 5]: x, y, yaw, length and width of every house that `build_scenery` puts up."""
-    if _last.walls is None or _last.road is not road or _last.seed != seed:
-        props = build_scenery(road, seed, lamps=False)
-        _last.walls = np.array([prop.walls for prop in props if prop.walls is not None]).reshape(-1, 5)
-        _last.road, _last.seed = road, seed
-    return _last.walls
+    lamps = _last.lamps if _last.road is road else False  # houses stand where they stand, by day and by night
+    props = build_scenery(road, seed, lamps)
+    return np.array([prop.walls for prop in props if prop.walls is not None]).reshape(-1, 5)
 
 
 def _square(centre: Array, half: float) -> Array:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, Command, EgoState
+from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, Command, EgoState, kinematic_steering
 from opendrivevla_ros.core.geometry import Array, wrap_angle
 from opendrivevla_ros.world.boxes import overlaps
 from opendrivevla_ros.world.scenario import Scenario
@@ -99,7 +99,10 @@ class World:
         return not self.scenario.queries.box_on_road(ego_box(self.ego))
 
     def ego_state(self) -> EgoState:
-        """What odometry tells a policy. Before the start the ego came as it goes now, which is not called observed."""
+        """What odometry tells a policy, which holds no steering.
+
+        Before the start the ego came as it goes now, which is not called observed.
+        """
         ego = self.ego
         lateral = ego.speed * ego.yaw_rate
         return EgoState(
@@ -110,7 +113,7 @@ class World:
             angular_velocity=np.array([0.0, 0.0, ego.yaw_rate]),
             history=self._history(),
             history_observed=min(HISTORY_POINTS, self.time_ns // HISTORY_STEP_NS),
-            steering=ego.steering,
+            steering=kinematic_steering(ego.speed, ego.yaw_rate),
             world_frame=WORLD_FRAME,
         )
 

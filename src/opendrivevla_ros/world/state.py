@@ -8,12 +8,12 @@ from enum import Enum
 
 import numpy as np
 
-from opendrivevla_ros.core.ego import Command
+from opendrivevla_ros.core.ego import WHEELBASE, Command
 from opendrivevla_ros.core.geometry import Array, planar_transform
 
 # The ego vehicle has the measures of the nuScenes cars (Renault Zoe); base_link is the ground under the rear axle.
 EGO_LENGTH, EGO_WIDTH, EGO_HEIGHT = 4.084, 1.73, 1.562
-EGO_WHEELBASE = 2.588
+EGO_WHEELBASE = WHEELBASE
 EGO_CENTRE_AHEAD = 1.40  # metres from the rear axle forward to the middle of the body
 
 

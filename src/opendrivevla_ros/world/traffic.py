@@ -146,7 +146,7 @@ class Traffic:
     def step(self, dt: float) -> None:
         """Moves everyone but the ego by `dt` seconds, as seen from before the step."""
         stage, view = self.stage, self.view
-        self._give_cues(float(view.s[0, -1]), dt)
+        self._give_cues(float(view.s[0, -1]), float(self.speed[-1]), dt)
         drivers = stage.drivers[self.present[stage.drivers]]
         if len(drivers):
             self._drive(drivers, dt)
@@ -170,13 +170,13 @@ class Traffic:
         """A snapshot of all who are present."""
         return tuple(self._actor(i) for i in np.flatnonzero(self.present[:-1]).tolist())
 
-    def _give_cues(self, ego_s: float, dt: float) -> None:
+    def _give_cues(self, ego_s: float, ego_speed: float, dt: float) -> None:
         for i in self.stage.cued:
             cue = self.stage.parts[i].cue
             assert cue is not None
             if self.cue_time[i] >= 0.0:
                 self.cue_time[i] += dt
-            elif ego_s >= cue.ego_s:
+            elif ego_s + ego_speed * cue.arrival_s >= cue.ego_s:
                 self.cue_time[i] = 0.0
                 if cue.change_to is not None:
                     self._change_lane(i, cue.change_to)

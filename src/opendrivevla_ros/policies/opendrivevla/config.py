@@ -7,7 +7,7 @@ from typing import Any
 
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE
 from opendrivevla_ros.language.model import LanguageConfig
-from opendrivevla_ros.language.system_text import SYSTEM_TEXT
+from opendrivevla_ros.language.system_text import SMALL_SYSTEM_TEXT, SYSTEM_TEXT
 from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
 from opendrivevla_ros.policies.strict_json import from_plain, to_plain
 
@@ -82,15 +82,17 @@ def small_perception() -> PerceptionConfig:
         resnet_blocks=(2, 2, 2, 2),
         resnet_width=16,
         deformable_stages=(False, False, False, False),
+        feature_levels=2,
         embed_dim=64,
         ffn_dim=128,
         heads=4,
         range_metres=(-40.0, -40.0, -5.0, 40.0, 40.0, 3.0),
         bev_size=40,
-        encoder_layers=3,
-        queries=40,
+        spatial_points=4,
+        encoder_layers=2,
+        queries=64,
         decoder_layers=3,
-        max_tracks=40,
+        max_tracks=64,
         centre_range=(-45.0, -45.0, -10.0, 45.0, 45.0, 10.0),
         map_queries=24,
         map_layers=2,
@@ -121,6 +123,7 @@ def small(vocabulary_size: int, eos_id: int) -> OpenDriveVlaConfig:
         model_id="opendrivevla-small",
         perception=perception,
         language=language,
+        system_text=SMALL_SYSTEM_TEXT,
         heading_as_trained=False,
         eos_ids=(eos_id,),
         max_new_tokens=128,

@@ -90,6 +90,7 @@ def random_model(config: OpenDriveVlaConfig, seed: int) -> OpenDriveVlaModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = OpenDriveVlaModel(replace(config, trained=False)).eval()
+        torch.manual_seed(seed)  # again, so that what is seen does not depend on the size of the vocabulary
         _show_some(model.perception)
     return model
 

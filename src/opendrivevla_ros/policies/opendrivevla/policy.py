@@ -30,15 +30,16 @@ from opendrivevla_ros.language.prompt import (
     user_message,
 )
 from opendrivevla_ros.perception.config import AGENT_CLASSES, PerceptionConfig
+from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.perception.map_polylines import map_polylines
-from opendrivevla_ros.perception.network import PerceptionFrame, PerceptionNetwork, PerceptionOutput
-from opendrivevla_ros.perception.preprocess import preprocess
+from opendrivevla_ros.perception.network import PerceptionNetwork, PerceptionOutput
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.opendrivevla import frames
 from opendrivevla_ros.policies.opendrivevla.checks import check_observation, check_rig
 from opendrivevla_ros.policies.opendrivevla.continuity import follows
 from opendrivevla_ros.policies.opendrivevla.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
+from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
 from opendrivevla_ros.policies.opendrivevla.uncertainty import confidence, token_probability, waypoint_covariance
 
 TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
@@ -47,10 +48,14 @@ POSITIONS = 2048  # of prompt and answer, where the model has as many
 
 @dataclass(frozen=True)
 class PlanningOptions:
-    """samples: plans drawn beside the greedy one, for the covariance. temperature: of those draws."""
+    """samples: plans drawn beside the greedy one, for the covariance. temperature: of those draws.
+
+    blind: the language model gets no scene, track or map tokens; what is left when words alone must do.
+    """
 
     samples: int = 3
     temperature: float = 1.0
+    blind: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,11 @@ class OpenDriveVlaPolicy:
     def info(self) -> PolicyInfo:
         return self._info
 
+    @property
+    def map_result(self) -> MapResult | None:
+        """The map of the last plan on the BEV grid; None before the first."""
+        return None if self._last is None else self._last.output.map
+
     def reset(self) -> None:
         """Forgets all temporal state."""
         self._network.reset()
@@ -138,7 +148,8 @@ class OpenDriveVlaPolicy:
             )
             seen = self._follow(observation, deadline)
             ids, agents = self._read(prompt, seen.output)
-            embeddings = self._language.embed_prompt(ids, _features(seen.output, agents))
+            features = self._features(seen.output, agents)
+            embeddings = self._language.embed_prompt(ids, features)
             written = self._writer.generate(
                 embeddings,
                 prefix=text_prefix(ids),
@@ -174,9 +185,9 @@ class OpenDriveVlaPolicy:
                 stage_times=stage_times,
                 token_counts={
                     **written.token_counts,
-                    "scene": len(seen.output.scene_tokens),
-                    "agents": agents,
-                    "map": len(seen.output.map_tokens),
+                    "scene": _count(features.scene),
+                    "agents": _count(features.agents),
+                    "map": _count(features.map_elements),
                 },
                 prompt=prompt,
                 raw_text=written.text,
@@ -191,7 +202,7 @@ class OpenDriveVlaPolicy:
                 prompt = chat_prompt(self.config.system_text, message)
                 output = self._glance(observation)
                 ids, agents = self._read(prompt, output)
-                embeddings = self._language.embed_prompt(ids, _features(output, agents))
+                embeddings = self._language.embed_prompt(ids, self._features(output, agents))
             if self._answerer is None:  # of its own, so that a plan between two pieces does no harm
                 self._answerer = Decoder(self._language, max_length=self._positions)
             empty = True
@@ -229,7 +240,7 @@ class OpenDriveVlaPolicy:
             return self._last
         if self._last is None or not follows(self._last.observation, observation):
             self.reset()
-            self._origin = observation.ego.base_to_world[:3, 3].copy()
+            self._origin = scene_origin(observation)
         self._network, self._last = self._see(observation, self._network, deadline)
         return self._last
 
@@ -247,7 +258,7 @@ class OpenDriveVlaPolicy:
     ) -> tuple[PerceptionNetwork, _Seen]:
         """Runs perception on a copy of the network's temporal state, and returns the copy with what it saw."""
         started = time.perf_counter()
-        frame = self._perception_frame(observation)
+        frame = perception_frame(observation, self.config.perception, self._origin, self._device)
         preprocessed = time.perf_counter() - started
         network = _copy_of_state(network)
         self._deadline = deadline
@@ -262,20 +273,6 @@ class OpenDriveVlaPolicy:
             raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
         return network, _Seen(observation, output, {"preprocess": preprocessed, **output.stage_times})
 
-    def _perception_frame(self, observation: Observation) -> PerceptionFrame:
-        config, device = self.config.perception, self._device
-        ego, mount = observation.ego, observation.rig.lidar_to_base
-        rotation, translation = frames.lidar_to_global(ego, mount, self._origin)
-        can_bus = frames.can_bus(ego, self._origin, scalar_quaternion=config.quirks.scalar_quaternion)
-        return PerceptionFrame(
-            images=preprocess([picture.image for picture in observation.frames], config).to(device),
-            lidar_to_image=torch.from_numpy(frames.lidar_to_image(observation, config.image_size)).to(device),
-            can_bus=torch.from_numpy(can_bus),
-            lidar_to_global_rotation=torch.from_numpy(rotation).float().to(device),
-            lidar_to_global_translation=torch.from_numpy(translation).float().to(device),
-            timestamp_s=observation.stamp_ns / 1e9,
-        )
-
     def _read(self, prompt: str, output: PerceptionOutput) -> tuple[list[int], int]:
         """The prompt's ids, and how many agents fit beside them: where not all do, the lowest-scoring are left out."""
         ids = tokenize_prompt(prompt, self.tokenizer)
@@ -287,9 +284,14 @@ class OpenDriveVlaPolicy:
             )
         return ids, min(len(output.agent_tokens), room - others)
 
+    def _features(self, output: PerceptionOutput, agents: int) -> Features:
+        if self._options.blind:
+            return Features(None, None, None)
+        return Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
 
-def _features(output: PerceptionOutput, agents: int) -> Features:
-    return Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
+
+def _count(block: torch.Tensor | None) -> int:
+    return 0 if block is None else len(block)
 
 
 def _agents(output: PerceptionOutput, mount: Array) -> tuple[Agent, ...]:

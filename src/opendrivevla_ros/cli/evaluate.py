@@ -1,0 +1,296 @@
+"""`odv evaluate`: how well a policy drives, part by part; parts that are there with the same settings are kept."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+
+from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, progress_bar, shipped_policy
+
+app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
+
+MARKS = ("<!-- evaluation -->", "<!-- end of evaluation -->")  # around the tables in a Markdown file
+PACKAGES_OF_THE_WORLD = ("panda3d", "matplotlib", "shapely", "torch")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a part comes to. results: ready for JSON. markdown: its tables."""
+
+    results: dict[str, Any]
+    markdown: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an evaluation.
+
+    settings: everything that its figures depend on, ready for JSON. run: evaluates; it is given an empty folder for
+    pictures and a function to tell the share that is done.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    run: Callable[[Path, Callable[[float], None]], Figures]
+
+
+@app.callback()
+def evaluate() -> None:
+    """Evaluate a policy."""
+
+
+@app.command()
+def world(
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Name or checkpoint folder of the policy; default: the shipped one.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pictures.")] = Path(
+        "evaluation_output"
+    ),
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes of the open-loop and text parts.")] = 112,
+    scenarios: Annotated[int, typer.Option(min=1, help="Closed-loop scenarios of each family.")] = 5,
+    family: Annotated[list[str] | None, typer.Option(help="Only this family; may be repeated.")] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="Another policy to compare with, name or folder; may be repeated.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    write: Annotated[
+        list[Path] | None,
+        typer.Option(help="Markdown file (a card, a README) that gets the tables between its marks; may be repeated."),
+    ] = None,
+) -> None:
+    """Evaluate a policy in the driving world, on test seeds: it drives, beside the expert and constant velocity."""
+    with one_sentence_errors(), _sentences():
+        _require_writable(output)
+        for path in write or ():
+            section_of(path)
+        policy = checkpoint or shipped_policy()
+        closed_loop = closed_loop_part(
+            policy,
+            beside=tuple(beside or ()),
+            families=tuple(dict.fromkeys(family or ())),
+            scenarios=scenarios,
+            processes=processes,
+            device=device,
+            precision=precision,
+        )
+        others = expert_driven_parts(policy, beside=tuple(beside or ()), scenes=scenes, processes=processes)
+        parts = [closed_loop, *others]
+        figures = run_parts(parts, output, only or ())
+        tables = "\n".join(of_part.markdown for of_part in figures.values())
+        for path in write or ():
+            write_section(path, tables)
+    console.print(Markdown(tables))
+    console.print(f"figures in {output}/results.json, tables in {output}/results.md", soft_wrap=True)
+
+
+def section_of(path: Path) -> tuple[str, str]:
+    """What stands before and after the place for the tables in a Markdown file. Raises CommandError."""
+    content = path.read_text(encoding="utf-8")
+    before, opening, rest = content.partition(MARKS[0])
+    _, closing, after = rest.partition(MARKS[1])
+    if not (opening and closing):
+        raise CommandError(f"{path} has no place for the tables; write {MARKS[0]} and {MARKS[1]} where they belong")
+    return before, after
+
+
+def write_section(path: Path, tables: str) -> None:
+    """Puts tables between the marks of a Markdown file, in place of what stood there."""
+    before, after = section_of(path)
+    _write(path, f"{before}{MARKS[0]}\n{tables.strip()}\n{MARKS[1]}{after}")
+
+
+def closed_loop_part(
+    policy: str,
+    *,
+    beside: tuple[str, ...],
+    families: tuple[str, ...],
+    scenarios: int,
+    processes: int,
+    device: str,
+    precision: str,
+) -> Part:
+    """The policy drives the world; families: all of them where none is named.
+
+    Raises EvaluationError for an unknown family and CheckpointError for a policy that cannot be loaded.
+    """
+    from opendrivevla_ros.evaluation.closed_loop_pictures import draw_all
+    from opendrivevla_ros.evaluation.closed_loop_report import markdown, results_of
+    from opendrivevla_ros.evaluation.closed_loop_runs import ClosedLoopSettings, policy_infos, run_closed_loop
+    from opendrivevla_ros.world.families import FAMILIES
+
+    settings = ClosedLoopSettings(
+        policy,
+        beside=beside,
+        families=families or FAMILIES,
+        scenarios=scenarios,
+        device=device,
+        precision=precision,
+    )
+    infos = policy_infos(settings)
+
+    def run(folder: Path, progress: Callable[[float], None]) -> Figures:
+        ran = run_closed_loop(
+            settings, infos, processes=processes, progress=lambda done, total: progress(done / total)
+        )
+        draw_all(ran.drives, settings.drivers[0].name, folder)
+        results = results_of(ran)
+        return Figures(results, markdown(results))
+
+    hashes = {source: info.weights_hash for source, info in infos.items()}
+    described = {**asdict(settings), "split": settings.split.name.lower(), "weights": hashes}
+    return Part("closed-loop", described, run)
+
+
+def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, processes: int) -> list[Part]:
+    """Plans and perception against the truth, and, for a policy with language, text; the expert drives.
+
+    Raises CheckpointError for a policy that cannot be loaded.
+    """
+    from opendrivevla_ros.evaluation.text_metrics import evaluate_text
+    from opendrivevla_ros.evaluation.world_open_loop import CONSTANT_VELOCITY, evaluate_open_loop
+    from opendrivevla_ros.evaluation.world_scenes import load_greedy
+    from opendrivevla_ros.policies.registry import BASELINES, kind_of
+
+    baselines = tuple(dict.fromkeys([CONSTANT_VELOCITY, *beside]))
+    hashes = {source: load_greedy(source).info.weights_hash for source in (policy, *baselines)}
+
+    def open_loop(folder: Path, progress: Callable[[float], None]) -> Figures:
+        result = evaluate_open_loop(
+            policy,
+            baselines=baselines,
+            scenes=scenes,
+            processes=processes,
+            progress=lambda done, total: progress(done / total),
+        )
+        return Figures(json.loads(result.to_json()), result.markdown())
+
+    def text(folder: Path, progress: Callable[[float], None]) -> Figures:
+        result = evaluate_text(
+            policy, scenes=scenes, processes=processes, progress=lambda done, total: progress(done / total)
+        )
+        return Figures(json.loads(result.to_json()), result.markdown())
+
+    described = {"policy": policy, "scenes": scenes, "weights": hashes}
+    parts = [Part("open-loop", described, open_loop)]
+    if kind_of(policy) not in BASELINES:
+        parts.append(Part("text", {**described, "weights": hashes[policy]}, text))
+    return parts
+
+
+def run_parts(parts: Sequence[Part], output: Path, only: Sequence[str] = ()) -> dict[str, Figures]:
+    """The figures of each part by name: of its file in `output` where that has the same settings, else evaluated.
+
+    only: names of parts to evaluate; of the others there is what is in the folder already. Writes PART.json and the
+    folder PART of pictures as each part ends, and results.json and results.md of all parts at the end; each is whole
+    or not there. Raises CommandError for a name that no part has.
+    """
+    names = [part.name for part in parts]
+    for name in only:
+        if name not in names:
+            raise CommandError(f"no part {name!r} of the evaluation; choose from {', '.join(names)}")
+    figures = {}
+    for part in parts:
+        kept = _kept(part, output)
+        if kept is None and (not only or part.name in only):
+            kept = _evaluated(part, output)
+        if kept is not None:
+            figures[part.name] = kept
+    results = {name: of_part.results for name, of_part in figures.items()}
+    _write(output / "results.json", json.dumps(results, indent=1) + "\n")
+    _write(output / "results.md", "\n".join(of_part.markdown for of_part in figures.values()))
+    return figures
+
+
+def _kept(part: Part, output: Path) -> Figures | None:
+    """What the part's file holds; None where there is none, or of other settings."""
+    path = output / f"{part.name}.json"
+    try:
+        content = json.loads(path.read_text())
+        if content["settings"] != _settings(part):
+            return None
+        figures = Figures(content["results"], content["markdown"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    console.print(f"{part.name}: kept from {path}; remove that file to evaluate again", soft_wrap=True)
+    return figures
+
+
+def _evaluated(part: Part, output: Path) -> Figures:
+    with progress_bar() as bar, _replaced_folder(output / part.name) as folder:
+        task = bar.add_task(part.name, total=1.0)
+        figures = part.run(folder, lambda share: bar.update(task, completed=share))
+    content = {"settings": _settings(part), **asdict(figures)}
+    _write(output / f"{part.name}.json", json.dumps(content, indent=1) + "\n")
+    return figures
+
+
+def _settings(part: Part) -> dict[str, Any]:
+    """As JSON gives them back, with the version of this package."""
+    return json.loads(json.dumps({**part.settings, "version": _version()}))
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+@contextmanager
+def _replaced_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `folder` when all went well."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        filled = Path(temporary) / folder.name
+        filled.mkdir()
+        yield filled
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(filled, folder)
+
+
+def _require_writable(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise CommandError(f"cannot write to {output}: {error.strerror}; choose another --output") from None
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What stops the evaluation, as a CommandError."""
+    try:
+        from opendrivevla_ros.evaluation.world_scenes import EvaluationError
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES_OF_THE_WORLD:
+            raise
+        remedy = "pip install -r requirements/training.txt"
+        raise CommandError(f"the driving world needs {error.name}, which is not installed; {remedy}") from None
+    try:
+        yield
+    except EvaluationError as error:
+        raise CommandError(str(error)) from None
+
+
+def _version() -> str:
+    try:
+        return version("opendrivevla_ros")
+    except PackageNotFoundError:  # run from the source tree
+        return "source tree"

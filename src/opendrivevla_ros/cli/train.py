@@ -1,0 +1,168 @@
+"""`odv train`: makes a checkpoint by a recipe, stage by stage; what is done is kept, what was cut off goes on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, progress_bar
+
+if TYPE_CHECKING:
+    from opendrivevla_ros.training.recipe import Step
+    from opendrivevla_ros.training.recipe_run import RecipeRun
+
+PRESETS = ("small", "ego_state")
+FORMATS = {  # of instruction data, and who reads it
+    "nuscenes-qa": "read_nuscenes_qa",
+    "tod3cap": "read_tod3cap",
+    "nucaption": "read_nucaption",
+    "nux": "read_nux",
+    "gpt-driver": "read_gpt_driver",
+}
+# Memory goes back to the allocator, not to the system: a fifth less time for a training step on CPU.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
+def train(
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="Stages to run, in the recipe's order; default: all.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="What to make: small, or ego_state, the baseline that sees no pictures.")
+    ] = "small",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for drives, states and results; default: runs/PRESET.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=0, help="Processes that train together; 0: one a GPU, or one a core.")
+    ] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="A nuScenes-format data set to learn from in place of the driving world.")
+    ] = None,
+    version: Annotated[str, typer.Option(help="Of the data set: the folder of its tables.")] = "v1.0-trainval",
+    split: Annotated[str | None, typer.Option(help="Of the data set; default: all scenes.")] = None,
+    instructions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Words about the data set, FORMAT:FILE (gpt-driver:FILE:SPLIT_FILE); may be repeated. Formats: "
+            + ", ".join(FORMATS)
+        ),
+    ] = None,
+) -> None:
+    """Train a checkpoint by a recipe, from nothing to its card. Run it again to go on after a break."""
+    with one_sentence_errors():
+        if preset not in PRESETS:
+            raise CommandError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+        output = output or Path("runs") / preset
+        if preset == "ego_state":
+            _make_ego_state(output, stages)
+            return
+        from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
+        from opendrivevla_ros.training.errors import TrainingError
+        from opendrivevla_ros.training.recipe import SMALL
+        from opendrivevla_ros.training.recipe_run import RecipeRun
+
+        try:
+            run = RecipeRun(SMALL, output)
+            steps = [SMALL.step(name) for name in stages] if stages else list(SMALL.steps)
+            if "LOCAL_RANK" in os.environ:  # one of the processes that a launcher started for a stage
+                for step in SMALL.training_steps:
+                    if step in steps:
+                        run.run(step)
+                return
+            source = None if data is None else _scenes(data, version, split, instructions or (), run)
+            _make(run, steps, source, processes or _processes(), everything=not stages)
+        except (TrainingError, DatasetError) as error:
+            raise CommandError(str(error)) from error
+
+
+def _scenes(
+    data: Path, version: str, split: str | None, instructions: Iterable[str], run: "RecipeRun"
+) -> Iterator[float]:
+    """Takes a data set and its words into a run; yields the share that is in."""
+    from opendrivevla_ros.datasets import instruction_data
+    from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
+
+    said: list[instruction_data.Instruction] = []
+    for given in instructions:
+        name, *files = given.split(":")
+        if name not in FORMATS or len(files) != 1 + (name == "gpt-driver"):
+            raise CommandError(f"--instructions {given!r} is not FORMAT:FILE with a format of {', '.join(FORMATS)}")
+        said += getattr(instruction_data, FORMATS[name])(*files)
+    scenes = NuScenesScenes(data, version, image_size=run.recipe.image_size, split=split)
+    return run.take(scenes, said)
+
+
+def _make(
+    run: "RecipeRun", steps: Iterable["Step"], source: Iterator[float] | None, processes: int, *, everything: bool
+) -> None:
+    from opendrivevla_ros.training.recipe import LanguageStep, OwnDrivesStep
+
+    _show("drives", run.draw(processes) if source is None else source)
+    console.print("tokenizer")
+    run.tokenizer()
+    for step in steps:
+        if run.is_done(step):
+            console.print(f"{step.name}: done before")
+            continue
+        if isinstance(step, OwnDrivesStep):
+            _show(step.name, run.drive(step, processes))
+            continue
+        if isinstance(step, LanguageStep) and not step.truth:
+            _show("look at the drives", run.look(processes))
+        console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
+        _launch(step.name, run.folder, processes)
+    if everything:
+        console.print(f"checkpoint in {run.export()}")
+
+
+def _make_ego_state(output: Path, stages: list[str] | None) -> None:
+    """The ego-state-only model, on as many moments of the same families and seeds as the small one learns from."""
+    if stages:
+        raise CommandError(f"ego_state has no stages, but {', '.join(stages)} was asked for; leave it out")
+    from opendrivevla_ros.training.ego_state import draw_ego_samples, train_ego_state
+    from opendrivevla_ros.training.recipe import SMALL
+    from opendrivevla_ros.training.world_drives import STRETCH_SAMPLES, STRETCHES
+
+    wanted = SMALL.scenarios * STRETCHES * STRETCH_SAMPLES
+    samples = []
+    with progress_bar() as bar:
+        task = bar.add_task("drive", total=wanted)
+        for sample in draw_ego_samples(wanted):
+            samples.append(sample)
+            bar.advance(task)
+    loss = train_ego_state(samples, output)
+    console.print(f"ego_state: {wanted} moments, last loss {loss:.4f}, in {output}")
+
+
+def _launch(stage: str, output: Path, processes: int) -> None:
+    """Trains a stage in processes of their own, as a cluster's launcher would."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "opendrivevla_ros.cli.main", "train", stage, "--output", str(output)]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ}
+    if subprocess.run(command, env=environment, check=False).returncode != 0:
+        raise CommandError(
+            f"the stage {stage} stopped; its reason stands above, and the same command goes on from there"
+        )
+
+
+def _show(what: str, shares: Iterable[float]) -> None:
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=1.0)
+        for share in shares:
+            bar.update(task, completed=share)
+
+
+def _processes() -> int:
+    import torch
+
+    return torch.cuda.device_count() or os.cpu_count() or 1

@@ -1,0 +1,263 @@
+"""Open loop in the driving world: plans against what the expert then did, and what perception saw on the way.
+
+Displacement and the published occupancy test are those of `open_loop`, in both conventions. Beside it stands a
+collision test that knows the truth: the ego's body, turned as the plan turns it, against the boxes of all others where
+they really went while the expert drove.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, Array
+from opendrivevla_ros.evaluation import open_loop
+from opendrivevla_ros.evaluation.detection import DetectionScores, detection_scores
+from opendrivevla_ros.evaluation.figures import json_text, markdown_table, share
+from opendrivevla_ros.evaluation.map_overlap import MapScores, map_scores
+from opendrivevla_ros.evaluation.open_loop import HorizonValues, stp3_convention, uniad_convention
+from opendrivevla_ros.evaluation.tracking_identity import IdentityScores, identity_scores
+from opendrivevla_ros.evaluation.world_scenes import (
+    SampleRecord,
+    SceneRecord,
+    display_names,
+    evaluation_scenes,
+    record_scenes,
+)
+from opendrivevla_ros.world.boxes import corners, overlaps
+from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH
+
+SCENES = 112  # eight of each family
+SAMPLES = 20  # of a scene: 10 s
+CONSTANT_VELOCITY = "constant_velocity"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Values at 1, 2 and 3 s in the two conventions of `open_loop`."""
+
+    uniad: HorizonValues
+    stp3: HorizonValues
+
+    @classmethod
+    def of(cls, values: Array) -> "Measure":
+        """From values [N, 6], one for each plan and step."""
+        return cls(uniad_convention(values), stp3_convention(values))
+
+
+@dataclass(frozen=True)
+class PlanScores:
+    """One policy's plans. Metres and shares of 1.
+
+    samples: how many plans were asked for; failures: how many did not come, each counted as one that stands still.
+    mean_displacement: over all six points. collides: share of plans that touch anyone within 3 s. collision: by step,
+    in the true boxes. occupancy: by step, in the published test. Steps where the expert itself would touch are
+    excused, as published.
+    """
+
+    samples: int
+    failures: int
+    displacement: Measure
+    mean_displacement: float
+    collides: float
+    collision: Measure
+    occupancy: Measure
+
+
+@dataclass(frozen=True)
+class OpenLoopResult:
+    """policy: the name of the one under test; policies, families: scores by policy, and by family and policy.
+
+    map: of the plans' polylines; map_masks: of the network's masks, where the policy tells them.
+    """
+
+    policy: str
+    scenes: int
+    samples: int
+    policies: dict[str, PlanScores]
+    families: dict[str, dict[str, PlanScores]]
+    detection: DetectionScores
+    identity: IdentityScores
+    map: MapScores
+    map_masks: MapScores | None
+
+    def to_json(self) -> str:
+        """All figures."""
+        return json_text(self)
+
+    def markdown(self) -> str:
+        """The tables that a card shows."""
+        return "\n".join([self._plans(), self._families(), self._detection(), self._map(), self._identity()])
+
+    def _plans(self) -> str:
+        header = ["", "L2 1 s", "2 s", "3 s", "average", "average to", "six points", "collisions", "occupancy", "none"]
+        rows = []
+        for name, scores in self.policies.items():
+            steps = scores.displacement.uniad
+            metres = [steps.one_second, steps.two_seconds, steps.three_seconds, steps.average]
+            metres += [scores.displacement.stp3.average, scores.mean_displacement]
+            shares = [scores.collides, scores.occupancy.stp3.average]
+            rows.append([name, *(f"{x:.2f}" for x in metres), *map(share, shares), str(scores.failures)])
+        return (
+            f"Open loop, {self.samples} samples of {self.scenes} scenes. L2 in metres at each time (UniAD); `average"
+            " to`: over all points up to each time (ST-P3); `collisions`: plans that touch anyone within 3 s;"
+            " `occupancy`: the published test, steps (ST-P3); `none`: no plan came.\n\n"
+        ) + markdown_table(header, rows)
+
+    def _families(self) -> str:
+        names = list(self.policies)
+        rows = [
+            [
+                family,
+                *(f"{scores[name].mean_displacement:.2f}" for name in names),
+                *(share(scores[name].collides) for name in names),
+            ]
+            for family, scores in self.families.items()
+        ]
+        header = ["family", *(f"L2 {name}" for name in names), *(f"collisions {name}" for name in names)]
+        return "L2 over the six points, metres, and plans that touch anyone.\n\n" + markdown_table(header, rows)
+
+    def _detection(self) -> str:
+        rows = [
+            [
+                name,
+                str(scores.true_boxes),
+                *(f"{x:.2f}" for x in (scores.average_precision, *scores.precision_at.values())),
+                *(f"{x:.2f}" for x in (scores.translation, scores.scale, scores.orientation, scores.velocity)),
+            ]
+            for name, scores in self.detection.classes.items()
+        ]
+        limits = next(iter(self.detection.classes.values())).precision_at if rows else {}
+        header = ["class", "boxes", "AP", *(f"AP {limit}" for limit in limits), "ATE", "ASE", "AOE", "AVE"]
+        text = f"Detection within {self.detection.range_metres:.0f} m by the official nuScenes code, mean AP"
+        return f"{text} {self.detection.mean_average_precision:.2f}.\n\n" + markdown_table(header, rows)
+
+    def _map(self) -> str:
+        kinds = {"masks": self.map_masks, "polylines": self.map}
+        known = {name: scores.overlap for name, scores in kinds.items() if scores is not None}
+        rows = [[name, *(f"{overlap[name]:.2f}" for overlap in known.values())] for name in self.map.overlap]
+        return "Map, intersection over union.\n\n" + markdown_table(["class", *known], rows)
+
+    def _identity(self) -> str:
+        scores = self.identity
+        return (
+            f"Identity: {scores.switches} switches in {scores.tracks} true tracks"
+            f" ({scores.switches_per_track:.2f} a track), {scores.tracked} of them found,"
+            f" {share(scores.recall)} of their instants.\n"
+        )
+
+
+def evaluate_open_loop(
+    policy: str,
+    *,
+    baselines: Sequence[str] = (CONSTANT_VELOCITY,),
+    scenes: int = SCENES,
+    samples: int = SAMPLES,
+    processes: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> OpenLoopResult:
+    """The figures of a policy, by name or folder, beside those of baselines, on test seeds of all families in turn.
+
+    samples: of each scene, two a second. progress: scenes done, and all. The figures are the same for any number of
+    processes. Raises CheckpointError for a policy that cannot be loaded, EvaluationError where a process dies.
+    """
+    sources = tuple(dict.fromkeys([policy, *baselines]))
+    places = evaluation_scenes(scenes)
+    records = record_scenes(sources, places, samples=samples, processes=processes, progress=progress)
+    return open_loop_result(records, display_names(sources)[policy])
+
+
+def open_loop_result(records: Sequence[SceneRecord], policy: str) -> OpenLoopResult:
+    """The figures of recorded scenes; `policy`: the one whose perception was kept."""
+    samples = [sample for record in records for sample in record.samples]
+    masks = [sample.mask_cells for sample in samples if sample.mask_cells is not None]
+    judged: dict[str, list[dict[str, JudgedPlan]]] = {}  # by family, for each sample
+    for record in records:
+        judged.setdefault(record.scene.family, []).extend(judge(sample) for sample in record.samples)
+    return OpenLoopResult(
+        policy=policy,
+        scenes=len(records),
+        samples=len(samples),
+        policies=_scores([plans for of_family in judged.values() for plans in of_family]),
+        families={family: _scores(plans) for family, plans in judged.items()},
+        detection=detection_scores((sample.token, sample.agents, sample.found) for sample in samples),
+        identity=identity_scores([(sample.agents, sample.found) for sample in record.samples] for record in records),
+        map=map_scores(sample.line_cells for sample in samples),
+        map_masks=map_scores(masks) if masks else None,
+    )
+
+
+@dataclass(frozen=True)
+class JudgedPlan:
+    """One plan against the truth. came: or else it counts as one that stands still.
+
+    distance: [6] metres from the expert. touches, occupied: [6] bool, in the true boxes and in the published test.
+    """
+
+    came: bool
+    distance: Array
+    touches: NDArray[np.bool_]
+    occupied: NDArray[np.bool_]
+
+
+def judge(sample: SampleRecord) -> dict[str, JudgedPlan]:
+    """Every policy's plan of one sample."""
+    grids = np.stack([occupancy(boxes) for boxes in sample.obstacles])
+    excused = touches(sample.expert, sample.obstacles)
+    judged = {}
+    for name, plan in sample.plans.items():
+        poses = np.zeros_like(sample.expert) if plan is None else plan
+        judged[name] = JudgedPlan(
+            came=plan is not None,
+            distance=open_loop.displacement(poses[:, :2], sample.expert[:, :2], np.ones((len(poses), 2))),
+            touches=touches(poses, sample.obstacles) & ~excused,
+            occupied=open_loop.collisions(lidar_path(poses), lidar_path(sample.expert), grids).box,
+        )
+    return judged
+
+
+def _scores(judged: Sequence[dict[str, JudgedPlan]]) -> dict[str, PlanScores]:
+    return {name: plan_scores([plans[name] for plans in judged]) for name in judged[0]}
+
+
+def plan_scores(plans: Sequence[JudgedPlan]) -> PlanScores:
+    """The figures of one policy's plans."""
+    distance = np.stack([plan.distance for plan in plans])
+    hits = np.stack([plan.touches for plan in plans])
+    return PlanScores(
+        samples=len(plans),
+        failures=sum(not plan.came for plan in plans),
+        displacement=Measure.of(distance),
+        mean_displacement=float(distance.mean()),
+        collides=float(hits.any(axis=1).mean()),
+        collision=Measure.of(hits.astype(np.float64)),
+        occupancy=Measure.of(np.stack([plan.occupied for plan in plans]).astype(np.float64)),
+    )
+
+
+def touches(poses: Array, obstacles: Sequence[Array]) -> NDArray[np.bool_]:
+    """[T] whether the ego's body at poses [T, 3] of base_link overlaps any of the boxes [A, 5] of the same time."""
+    hits = []
+    for (x, y, yaw), boxes in zip(poses, obstacles, strict=True):
+        centre = x + EGO_CENTRE_AHEAD * np.cos(yaw), y + EGO_CENTRE_AHEAD * np.sin(yaw)
+        hits.append(bool(overlaps(np.array([*centre, yaw, EGO_LENGTH, EGO_WIDTH]), boxes).any()))
+    return np.array(hits, dtype=np.bool_)
+
+
+def lidar_path(poses: Array) -> Array:
+    """[T, 2] how far forward and left nuScenes' LIDAR_TOP will have gone at poses [T, 3] of base_link."""
+    lever = NUSCENES_LIDAR_TO_BASE[0, 3]
+    return poses[:, :2] + lever * np.column_stack([np.cos(poses[:, 2]) - 1.0, np.sin(poses[:, 2])])
+
+
+def occupancy(boxes: Array) -> NDArray[np.bool_]:
+    """[200, 200] the published grid with the boxes [A, 5] in base_link drawn on it."""
+    grid = np.zeros((open_loop.GRID_CELLS, open_loop.GRID_CELLS), dtype=np.bool_)
+    limit = -open_loop.FIRST_CELL_METRES + 10.0  # farther boxes leave no cell on the grid
+    for outline in corners(boxes[(np.abs(boxes[:, :2]) < limit).all(axis=1)]):
+        outline = outline - NUSCENES_LIDAR_TO_BASE[:2, 3]
+        cells = open_loop.cells_in_polygon((outline - open_loop.FIRST_CELL_METRES) / open_loop.CELL_METRES)
+        inside = np.all([(part >= 0) & (part < open_loop.GRID_CELLS) for part in cells], axis=0)
+        grid[cells[0][inside], cells[1][inside]] = True
+    return grid

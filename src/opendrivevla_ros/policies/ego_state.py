@@ -1,0 +1,146 @@
+"""The ego-state-only policy: a small network that plans from the ego motion and the command, and sees no picture.
+
+The known trap of open-loop figures (AD-MLP, arXiv 2305.10430): it stands beside a model that sees, to tell how much of
+that model's figures needs no eyes.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from opendrivevla_ros.core.ego import HISTORY_POINTS, Command, EgoState
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
+from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.policies import checkpoint
+from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.strict_json import from_plain, to_plain
+
+POLICY = "ego_state"
+TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
+POINTS = len(TIMES)
+INPUTS = 3 * HISTORY_POINTS + 2 + 2 + 1 + 1 + len(Command)
+CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
+EXPLANATION = "This baseline sees no pictures: it plans from the ego motion and the command alone."
+
+
+@dataclass(frozen=True)
+class EgoStateConfig:
+    """One checkpoint. hidden_size: of each of two hidden layers."""
+
+    model_id: str = "ego_state"
+    hidden_size: int = 256
+
+
+class EgoStateNetwork(nn.Module):
+    """Two hidden layers from the ego state [B, INPUTS] to positions [B, 6, 2] in base_link, metres.
+
+    mean and scale of inputs and outputs are buffers, measured on the training samples.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+    output_mean: Tensor
+    output_scale: Tensor
+
+    def __init__(self, config: EgoStateConfig) -> None:
+        super().__init__()
+        self.register_buffer("input_mean", torch.zeros(INPUTS))
+        self.register_buffer("input_scale", torch.ones(INPUTS))
+        self.register_buffer("output_mean", torch.zeros(POINTS, 2))
+        self.register_buffer("output_scale", torch.ones(POINTS, 2))
+        self.layers = nn.Sequential(
+            nn.Linear(INPUTS, config.hidden_size),
+            nn.ReLU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.ReLU(),
+            nn.Linear(config.hidden_size, POINTS * 2),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        points = self.layers((inputs - self.input_mean) / self.input_scale).unflatten(-1, (POINTS, 2))
+        return points * self.output_scale + self.output_mean
+
+
+def ego_numbers(ego: EgoState, command: Command) -> Array:
+    """[INPUTS] what the network knows: history (x, y, yaw), velocity, acceleration, yaw rate, steering, command."""
+    one_hot = [float(command is other) for other in Command]
+    rates = [ego.angular_velocity[2], ego.steering]
+    return np.concatenate([ego.history.ravel(), ego.velocity[:2], ego.acceleration[:2], rates, one_hot])
+
+
+class EgoStatePolicy:
+    """Plans six points, 0.5 s apart. Keeps nothing from call to call."""
+
+    def __init__(self, network: EgoStateNetwork, *, model_id: str, weights_hash: str) -> None:
+        self._network = network.eval()
+        self._requested_mode = ThinkingMode.FAST
+        self._info = PolicyInfo(model_id=model_id, weights_hash=weights_hash, trained=True, image_size=(1, 1))
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._info
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+    def set_thinking_mode(self, mode: ThinkingMode) -> None:
+        """There is nothing to think about; plans report FAST."""
+        self._requested_mode = mode
+
+    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+        """The network's points, or PlanError for an ego state that is not finite or a deadline already past."""
+        started_ns = time.monotonic_ns()
+        if deadline_ns is not None and started_ns >= deadline_ns:
+            late_ms = (started_ns - deadline_ns) / 1e6
+            raise PlanError(PlanFailure.DEADLINE, f"the deadline had passed {late_ms:.0f} ms before planning began")
+        numbers = ego_numbers(observation.ego, observation.command.command)
+        if not np.isfinite(numbers).all():
+            raise PlanError(PlanFailure.BAD_OBSERVATION, "the ego state holds values that are not finite")
+        with torch.inference_mode():
+            points = self._network(torch.from_numpy(numbers).float()).double().numpy()
+        return Plan(
+            stamp_ns=observation.stamp_ns,
+            trajectory=Trajectory.from_waypoints(TIMES, points, observation.ego.speed),
+            confidence=CONFIDENCE,
+            reasoning=Reasoning(EXPLANATION, self._requested_mode, ThinkingMode.FAST),
+            stage_times={"network": (time.monotonic_ns() - started_ns) / 1e9},
+        )
+
+    def answer(self, observation: Observation, question: str) -> Iterator[str]:
+        """Says that it cannot answer."""
+        yield "I am the ego-state baseline and see no pictures, so I cannot answer questions about the scene."
+
+
+def save_ego_state(network: EgoStateNetwork, config: EgoStateConfig, folder: Path, *, card: str) -> str:
+    """Writes config.json, weights with checksum, and the card; returns the weights' SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / checkpoint.CONFIG).write_text(json.dumps({"policy": POLICY, **to_plain(config)}, indent=2) + "\n")
+    (folder / checkpoint.CARD).write_text(card)
+    return checkpoint.save_weights(folder, network)
+
+
+def load_ego_state(folder: Path) -> EgoStatePolicy:
+    """The policy of a folder that `save_ego_state` wrote. Raises CheckpointError."""
+    checkpoint.require(folder, checkpoint.CONFIG, checkpoint.WEIGHTS)
+    path = folder / checkpoint.CONFIG
+    data = checkpoint.read_json(path)
+    if not isinstance(data, dict) or data.pop("policy", None) != POLICY:
+        raise CheckpointError(f'{path}: config.policy must be "{POLICY}"')
+    try:
+        config = from_plain(EgoStateConfig, data)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    weights_hash = checkpoint.verified_hash(folder)
+    with torch.device("meta"):
+        network = EgoStateNetwork(config)
+    checkpoint.load_strictly(network, folder)
+    return EgoStatePolicy(network, model_id=config.model_id, weights_hash=weights_hash)

@@ -1,0 +1,33 @@
+"""From an observation to what the perception network takes."""
+
+import numpy as np
+import torch
+
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.network import PerceptionFrame
+from opendrivevla_ros.perception.preprocess import preprocess
+from opendrivevla_ros.policies.opendrivevla import frames
+
+
+def perception_frame(
+    observation: Observation, config: PerceptionConfig, origin: Array, device: torch.device | str = "cpu"
+) -> PerceptionFrame:
+    """The observation on a device; origin: [3] of the odometry frame, the same for all frames of a scene."""
+    ego, mount = observation.ego, observation.rig.lidar_to_base
+    rotation, translation = frames.lidar_to_global(ego, mount, origin)
+    can_bus = frames.can_bus(ego, origin, scalar_quaternion=config.quirks.scalar_quaternion)
+    return PerceptionFrame(
+        images=preprocess([picture.image for picture in observation.frames], config).to(device),
+        lidar_to_image=torch.from_numpy(frames.lidar_to_image(observation, config.image_size)).to(device),
+        can_bus=torch.from_numpy(can_bus),
+        lidar_to_global_rotation=torch.from_numpy(rotation).float().to(device),
+        lidar_to_global_translation=torch.from_numpy(translation).float().to(device),
+        timestamp_s=observation.stamp_ns / 1e9,
+    )
+
+
+def scene_origin(first: Observation) -> Array:
+    """Where a scene that starts with this observation has the origin of its coordinates."""
+    return np.array(first.ego.base_to_world[:3, 3])

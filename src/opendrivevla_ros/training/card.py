@@ -1,0 +1,70 @@
+"""The card of a checkpoint that a recipe made: from what, by which steps and versions, and how far each step came."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.training.recipe import Recipe, TrainingStep
+
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "panda3d")
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """How a step went: losses are means over the first and the last tenth of its steps. samples: seen in all."""
+
+    step: TrainingStep
+    samples: int
+    first_loss: float
+    last_loss: float
+
+
+def data_hash(store: DriveStore) -> str:
+    """SHA-256 over the names and contents of a store's drives."""
+    digest = hashlib.sha256()
+    for index, name in enumerate(store.names):
+        digest.update(name.encode())
+        digest.update(store.content(index))
+    return digest.hexdigest()
+
+
+def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: DriveStore) -> str:
+    """The card's text, in Markdown."""
+    rows = []
+    for one in steps:
+        loop, losses = one.step.loop, f"{one.first_loss:.3f} | {one.last_loss:.3f}"
+        rows.append(
+            f"| {one.step.name} | {one.step.stage} | {loop.steps} | {one.samples} | {loop.learning_rate:g} |"
+            f" {losses} |"
+        )
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return "\n".join(
+        [
+            f"# {model_id}",
+            "",
+            "A small driving VLA, trained from nothing on the driving world of opendrivevla_ros by"
+            " `odv train --preset small`. It has never seen a real street: it is there to try the package with, not to"
+            " drive a vehicle.",
+            "",
+            "## How it was made",
+            "",
+            f"- Data: {len(data.names)} stretches of {recipe.scenarios} scenarios, {sum(data.lengths)} samples, on"
+            f" training seeds alone; SHA-256 of the drives {data_hash(data)}.",
+            f"- Seed: {recipe.seed}. Pictures: {recipe.image_size[0]}x{recipe.image_size[1]}.",
+            f"- Versions: {versions}.",
+            "",
+            "| step | stage | steps | samples | rate | first loss | last loss |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "## How it drives",
+            "",
+            "By `odv evaluate world --checkpoint FOLDER --write FOLDER/README.md`, on test seeds:",
+            "",
+            "<!-- evaluation -->",
+            "<!-- end of evaluation -->",
+            "",
+        ]
+    )

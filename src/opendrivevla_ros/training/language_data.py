@@ -1,0 +1,73 @@
+"""Data sets of turns for the language stages: from stored truth, or from features that perception left in a store."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.language_batches import Turn
+from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
+from opendrivevla_ros.training.text_tasks import TextTask
+
+KINDS = ("plan", "caption", "question", "agent")  # the first word of a task's kind
+ROUNDS = 64  # different choices of a task for each sample before they repeat
+
+
+class TrueTurns(Dataset[Turn]):
+    """Turns with the truth as features, straight from a store of drives.
+
+    shares: how often each of KINDS is asked for, in any unit; a kind that a sample lacks leaves its share to others.
+    """
+
+    def __init__(self, store: DriveStore, config: PerceptionConfig, shares: Mapping[str, float]) -> None:
+        self._store, self._config, self._shares = store, config, shares
+        self._places = [(index, k) for index, length in enumerate(store.lengths) for k in range(length)]
+
+    def __len__(self) -> int:
+        return len(self._places) * ROUNDS
+
+    def __getitem__(self, index: int) -> Turn:
+        turn, sample = divmod(index, len(self._places))
+        stretch, position = self._places[sample]
+        (stored,) = self._store.read(stretch, position, position + 1, pictures=False)
+        chosen = spoken(stored, true_features(stored, self._config), self._config)
+        return choose(chosen, self._shares, np.random.default_rng([sample, turn]))
+
+
+class SeenTurns(Dataset[Turn]):
+    """Turns with the features that perception made, from samples in memory; shares as in `TrueTurns`.
+
+    Samples that offer nothing of what is asked for are left out. Raises TrainingError where that leaves none.
+    """
+
+    def __init__(self, samples: Sequence[SpokenSample], shares: Mapping[str, float]) -> None:
+        asked = {kind for kind, share in shares.items() if share > 0}
+        self._samples = [sample for sample in samples if any(task.kind.split()[0] in asked for task in sample.tasks)]
+        self._shares = shares
+        if not self._samples:
+            raise TrainingError(
+                f"none of {len(samples)} samples offers any of {', '.join(asked)}; look at more drives"
+            )
+
+    def __len__(self) -> int:
+        return len(self._samples) * ROUNDS
+
+    def __getitem__(self, index: int) -> Turn:
+        turn, sample = divmod(index, len(self._samples))
+        return choose(self._samples[sample], self._shares, np.random.default_rng([sample, turn]))
+
+
+def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.Generator) -> Turn:
+    """One turn of a sample: a kind by its share, then any task of that kind. Raises TrainingError where none fits."""
+    groups: dict[str, list[TextTask]] = {}
+    for task in sample.tasks:
+        groups.setdefault(task.kind.split()[0], []).append(task)
+    weights = np.array([shares.get(kind, 0.0) for kind in groups])
+    if not weights.sum() > 0:
+        raise TrainingError(f"{sample.scene} offers {', '.join(groups) or 'nothing'}, but {dict(shares)} is asked for")
+    tasks = list(groups.values())[random.choice(len(weights), p=weights / weights.sum())]
+    task = tasks[random.integers(len(tasks))]
+    return Turn(task.user, sample.features, task.answer)

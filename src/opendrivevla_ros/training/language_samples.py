@@ -1,0 +1,87 @@
+"""What the language stages learn from: a moment's features, and all that can be said about it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from opendrivevla_ros.core.geometry import Array, apply, invert
+from opendrivevla_ros.datasets.drive_store import StoredSample
+from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
+from opendrivevla_ros.training.sample_labels import box_labels
+from opendrivevla_ros.training.text_tasks import (
+    TextTask,
+    agent_tasks,
+    planning_task,
+    prompt_fields,
+    word_tasks,
+)
+
+LINE_POINTS = 12
+AGENT_NUMBERS = 10 + len(AGENT_CLASSES)
+LINE_NUMBERS = 2 * LINE_POINTS + len(MAP_CLASSES)
+
+
+NOTHING_SEEN = Features(None, None, None)
+
+
+@dataclass(frozen=True)
+class SpokenSample:
+    """A moment. scene: of which scenario. features: its tokens, or the truth in their place. tasks: what to say."""
+
+    scene: str
+    features: Features
+    tasks: tuple[TextTask, ...]
+
+
+def spoken(stored: StoredSample, features: Features, config: PerceptionConfig) -> SpokenSample:
+    """Everything that can be said about a sample, beside features of it."""
+    sample = stored.sample
+    fields = prompt_fields(sample, heading_as_trained=False)
+    tasks = [planning_task(sample, fields)] if sample.future_mask.all() else []
+    tasks += word_tasks(stored.words, fields)
+    if sample.agents is not None:
+        mount = sample.observation.rig.lidar_to_base
+        near = set(box_labels(sample.agents, mount, config).ids.tolist())
+        agents = [agent for agent in sample.agents if agent.track_id in near]
+        tasks += agent_tasks(agents, fields, mount)
+    return SpokenSample(sample.scene, features, tuple(tasks))
+
+
+def true_features(stored: StoredSample, config: PerceptionConfig) -> Features:
+    """The truth as rows of numbers, in the lidar frame: agents [A, AGENT_NUMBERS] and lines [M, LINE_NUMBERS].
+
+    Of agents, nearest first, the box code and the class; of lines, LINE_POINTS even points and the class. Metres in
+    shares of the perceived range, metres a second in tens. The scene is None; the drivable area says no more than its
+    boundary.
+    """
+    sample = stored.sample
+    assert sample.agents is not None
+    assert sample.map_elements is not None
+    mount, reach = sample.observation.rig.lidar_to_base, config.range_metres[3]
+    boxes = box_labels(sample.agents, mount, config)
+    scale = torch.tensor([reach, reach, 1, 1, 1, 1, 1, 1, 10, 10])
+    agents = torch.cat([boxes.codes / scale, torch.eye(len(AGENT_CLASSES))[boxes.classes]], 1)
+    agents = agents[boxes.codes[:, :2].norm(dim=1).argsort()]
+    rows = [
+        np.concatenate([even_points(element.points, element.closed, mount).flatten() / reach, _one_hot(element.label)])
+        for element in sample.map_elements
+        if element.label != MAP_CLASSES[-1]
+    ]
+    lines = torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, LINE_NUMBERS)
+    return Features(None, agents, lines)
+
+
+def even_points(points: Array, closed: bool, lidar_to_base: Array) -> Array:
+    """LINE_POINTS points at even distances along a line [N, 2] in base_link, in the lidar frame."""
+    if closed:
+        points = np.concatenate([points, points[:1]])
+    points = apply(invert(lidar_to_base), np.column_stack([points, np.zeros(len(points))]))[:, :2]
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    wanted = np.linspace(0.0, along[-1], LINE_POINTS)
+    return np.column_stack([np.interp(wanted, along, points[:, axis]) for axis in (0, 1)])
+
+
+def _one_hot(label: str) -> Array:
+    return np.eye(len(MAP_CLASSES))[MAP_CLASSES.index(label)]

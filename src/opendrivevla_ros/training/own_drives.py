@@ -1,0 +1,74 @@
+"""Drives of a policy itself, with the expert's answer at every instant: what it meets is what it must learn.
+
+DAgger (arXiv 1011.0686): a policy that learned from the expert's drives alone never learned the way back from its own
+mistakes. Every instant at which it plans becomes a sample, whose future is what the expert would do from there.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.policy import DrivingPolicy
+from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
+from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.training.world_drives import MAP_REACH, renderer_of, scenario_of, words_of
+from opendrivevla_ros.world.families import make_scenario
+from opendrivevla_ros.world.outcome import drive
+from opendrivevla_ros.world.policy_driver import PolicyDriver
+from opendrivevla_ros.world.renderer import Renderer
+from opendrivevla_ros.world.seeds import Split
+from opendrivevla_ros.world.simulation import World
+
+NAME = "own"
+
+
+def draw_own_drives(
+    folder: Path, policy: Path, *, first: int, scenarios: int, image_size: tuple[int, int], processes: int
+) -> Iterator[float]:
+    """Has the policy of a checkpoint folder drive training scenarios `first` to `first + scenarios` into a store.
+
+    Yields the share that is done; drives that are there are kept.
+    """
+    done = {name.split("-")[0] for name in DriveStore(folder).names}
+    wanted = [number for number in range(first, first + scenarios) if f"{NAME}{number:06d}" not in done]
+    yield 1 - len(wanted) / scenarios
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        jobs = [pool.submit(_draw, folder, policy, number, image_size) for number in wanted]
+        for count, job in enumerate(jobs, start=1):
+            job.result()
+            yield 1 - (len(wanted) - count) / scenarios
+
+
+def own_drive(number: int, policy: DrivingPolicy, renderer: Renderer) -> list[StoredSample]:
+    """What a policy met in training scenario `number`, up to its end, the time limit or a collision."""
+    family, seed = scenario_of(number, Split.TRAIN)
+    sampler = WorldSampler(make_scenario(family, seed), renderer, map_reach=MAP_REACH)
+    found: list[StoredSample] = []
+    drive(World(sampler.scenario), PolicyDriver(policy, _recording(sampler, found)))
+    return found
+
+
+def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[World], Observation]:
+    def observe(world: World) -> Observation:
+        sample = sampler.sample(world, len(found))
+        found.append(StoredSample(sample, words_of(world, sample, sampler.scenario.seed * 1000 + len(found))))
+        return sample.observation
+
+    return observe
+
+
+def _draw(folder: Path, policy: Path, number: int, image_size: tuple[int, int]) -> None:
+    DriveStore(folder).write(f"{NAME}{number:06d}-0", own_drive(number, _policy(policy), renderer_of(image_size)))
+
+
+@cache
+def _policy(folder: Path) -> DrivingPolicy:
+    policy = load_policy(folder, samples=0)
+    torch.set_num_threads(1)
+    return policy

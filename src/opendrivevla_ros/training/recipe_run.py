@@ -1,0 +1,204 @@
+"""Runs a recipe step by step in one folder: drives, tokenizer, then a folder of its own for each step.
+
+A step that is done is not run again, and one that was cut off goes on where its last saved state is.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.datasets.instruction_data import Instruction
+from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
+from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small
+from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
+from opendrivevla_ros.training.card import StepFigures, card
+from opendrivevla_ros.training.corpus import world_corpus
+from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.frame_labels import Clips
+from opendrivevla_ros.training.initialisation import start_from_nothing
+from opendrivevla_ros.training.language_batches import AnswerTraining
+from opendrivevla_ros.training.language_data import SeenTurns, TrueTurns
+from opendrivevla_ros.training.loop import train
+from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.own_drives import draw_own_drives
+from opendrivevla_ros.training.perception_step import PerceptionTraining
+from opendrivevla_ros.training.recipe import LanguageStep, OwnDrivesStep, PerceptionStep, Recipe, Step, TrainingStep
+from opendrivevla_ros.training.run_state import load_state
+from opendrivevla_ros.training.scene_drives import store_scenes
+from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives, tokens_missing
+from opendrivevla_ros.training.stages import prepare, stage
+from opendrivevla_ros.training.truth_reading import TruthTraining
+from opendrivevla_ros.training.world_drives import draw_drives
+from opendrivevla_ros.world.seeds import Split
+
+WEIGHTS = "weights.pt"
+OWN = "own"  # drives of the policy itself
+
+
+class RecipeRun:
+    """A recipe in a folder. Each step leaves its weights: all parts that exist so far, those only training has too."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+
+    def drives(self, kind: str = "train") -> DriveStore:
+        """The drives of a split, or, by OWN, of the policy itself."""
+        return DriveStore(self.folder / "drives" / kind)
+
+    def tokenizer(self) -> Any:
+        """The small tokenizer, made of the world's words the first time."""
+        folder = self.folder / "tokenizer"
+        if not (folder / "tokenizer.json").is_file():
+            build_small_tokenizer(world_corpus()).save_pretrained(str(folder))
+        return load_tokenizer(folder)
+
+    def config(self) -> OpenDriveVlaConfig:
+        """Of the checkpoint that is made."""
+        tokenizer = self.tokenizer()
+        return small(len(tokenizer), int(tokenizer.eos_token_id))
+
+    def take(self, scenes: NuScenesScenes, instructions: Iterable[Instruction]) -> Iterator[float]:
+        """Takes scenes of a nuScenes-format data set in place of drives of the world; yields the share that is in."""
+        return store_scenes(scenes, self.drives(), instructions)
+
+    def draw(self, processes: int) -> Iterator[float]:
+        """Draws the drives that are not there; yields the share that is."""
+        recipe, image_size = self.recipe, self.recipe.image_size
+        counts = ((Split.VALIDATION, recipe.validation), (Split.TRAIN, recipe.scenarios))
+        total, before = sum(count for _, count in counts), 0
+        for split, count in counts:
+            folder = self.folder / "drives" / split.name.lower()
+            for done in draw_drives(folder, scenarios=count, split=split, image_size=image_size, processes=processes):
+                yield (before + done) / total
+            before += count
+
+    def look(self, processes: int, kind: str = "train") -> Iterator[float]:
+        """Has the trained perception see all drives, for the language stages; yields the share that it has seen."""
+        seen_by = [step for step in self.recipe.steps if isinstance(step, PerceptionStep)][-1]
+        prefix = "perception."
+        weights = self.weights_after(seen_by)
+        perception = {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
+        config = self.config().perception
+        yield from see_drives(self.drives(kind), self._tokens(kind), config, perception, processes=processes)
+
+    def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
+        """Has the policy drive, then its perception look at it; yields the share of both that is done."""
+        before = self.weights_before(step)
+        checkpoint = self._checkpoint(before, self.folder / step.name, card=f"made for {step.name}\n")
+        drawn = draw_own_drives(
+            self.folder / "drives" / OWN,
+            checkpoint,
+            first=step.first,
+            scenarios=step.scenarios,
+            image_size=self.recipe.image_size,
+            processes=processes,
+        )
+        for share in drawn:
+            yield share / 2
+        for share in self.look(processes, OWN):
+            yield (1 + share) / 2
+
+    def _tokens(self, kind: str) -> Path:
+        return self.folder / "tokens" / kind
+
+    def _unseen(self, kind: str) -> bool:
+        return tokens_missing(self.drives(kind), self._tokens(kind))
+
+    def is_done(self, step: Step) -> bool:
+        """Whether the step has left its weights, or its drives and what perception saw on them."""
+        if isinstance(step, OwnDrivesStep):
+            drawn = {name.split("-")[0] for name in self.drives(OWN).names}
+            return len(drawn) >= step.scenarios and not self._unseen(OWN)
+        return (self.folder / step.name / WEIGHTS).is_file()
+
+    def weights_after(self, step: TrainingStep) -> dict[str, Tensor]:
+        """What a step has left. Raises TrainingError where it is not done."""
+        if not self.is_done(step):
+            raise TrainingError(f"the stage {step.name} is not done in {self.folder}; run it first")
+        weights: dict[str, Tensor] = torch.load(self.folder / step.name / WEIGHTS, weights_only=True)
+        return weights
+
+    def weights_before(self, step: Step) -> dict[str, Tensor]:
+        """What the training before has left; nothing for the first. Raises TrainingError where that is not done."""
+        index = [other.name for other in self.recipe.steps].index(step.name)
+        before = [other for other in self.recipe.steps[:index] if not isinstance(other, OwnDrivesStep)]
+        return self.weights_after(before[-1]) if before else {}
+
+    def run(self, step: TrainingStep) -> None:
+        """Trains a step to its end, from where it stands."""
+        torch.manual_seed(self.recipe.seed)
+        model = OpenDriveVlaModel(self.config())
+        start_from_nothing(model.perception)
+        training, samples = self._training(step, model)
+        known = self.weights_before(step)
+        training.load_state_dict(_common(known, training.state_dict()))
+        groups = prepare(model, stage(step.stage), weight_decay=step.loop.weight_decay)
+        of_the_model = {id(parameter) for parameter in model.parameters()}
+        groups[0]["params"] += [own for own in training.parameters() if id(own) not in of_the_model]
+        if isinstance(step, PerceptionStep) and step.fixed_norms:
+            fix_norms(model.perception)
+        folder = self.folder / step.name
+        train(training, samples, list, groups, step.loop, folder)
+        temporary = folder / f"{WEIGHTS}.tmp"
+        torch.save({**known, **training.state_dict()}, temporary)
+        temporary.replace(folder / WEIGHTS)
+
+    def export(self) -> Path:
+        """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it."""
+        recipe, config = self.recipe, self.config()
+        steps = recipe.training_steps
+        figures = [self._figures(step) for step in steps]
+        text = card(recipe, figures, model_id=config.model_id, data=self.drives())
+        return self._checkpoint(self.weights_after(steps[-1]), self.folder / "checkpoint", card=text)
+
+    def _checkpoint(self, weights: dict[str, Tensor], folder: Path, *, card: str) -> Path:
+        model = OpenDriveVlaModel(self.config())
+        model.load_state_dict(_common(weights, model.state_dict()))
+        save_model(model.bfloat16(), folder, card=card)
+        self.tokenizer().save_pretrained(str(folder))
+        return folder
+
+    def _figures(self, step: TrainingStep) -> StepFigures:
+        rows = read_metrics(self.folder / step.name)
+        tenth = max(len(rows) // 10, 1)
+        losses = [sum(row["loss"] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:])]
+        state = load_state(self.folder / step.name)
+        ranks = state.settings["processes"] if state else 1
+        seen = step.loop.steps * step.loop.batch_size * step.loop.accumulation * ranks
+        return StepFigures(step, seen, *losses)
+
+    def _training(self, step: TrainingStep, model: OpenDriveVlaModel) -> tuple[nn.Module, Dataset[Any]]:
+        config = model.config
+        if isinstance(step, PerceptionStep):
+            return PerceptionTraining(model.perception), Clips(self.drives(), config.perception, step.frames)
+        assert model.language is not None
+        tokenizer, end_id = self.tokenizer(), config.eos_ids[0]
+        if not isinstance(step, LanguageStep):
+            clips = SpokenClips(self.drives(), config.perception, step.frames, step.shares)
+            return EndToEndTraining(model, tokenizer), clips
+        if step.truth:
+            school = TruthTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
+            return school, TrueTurns(self.drives(), config.perception, step.shares)
+        answers = AnswerTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
+        kinds = ("train", OWN) if step.own else ("train",)
+        seen = [sample for kind in kinds for sample in load_tokens(self._tokens(kind))]
+        return answers, SeenTurns(seen, step.shares)
+
+
+def fix_norms(module: nn.Module) -> None:
+    """Has batch normalisation keep the statistics that it has, which driving will use."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
+def _common(known: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The module's own state with everything that is known of it."""
+    return {**own, **{name: value for name, value in known.items() if name in own}}

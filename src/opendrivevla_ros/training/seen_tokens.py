@@ -1,0 +1,95 @@
+"""What a trained perception makes of stored drives, kept on disk: the language stages need no picture any more."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.network import PerceptionNetwork
+from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.training.language_samples import SpokenSample, spoken
+from opendrivevla_ros.training.text_tasks import TextTask
+
+SUFFIX = ".pt"
+PART = 24  # stretches of one file
+
+
+def see_drives(
+    store: DriveStore, folder: Path, config: PerceptionConfig, weights: Mapping[str, Tensor], *, processes: int
+) -> Iterator[float]:
+    """Writes the tokens of all stretches, seen as on a vehicle: tracks live and die by their scores.
+
+    weights: of the perception. Yields the share that is done; parts that are there are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(weights), weights_file := folder / "perception.weights")
+    starts = range(0, len(store.names), PART)
+    left = [start for start in starts if not _file(folder, store, start).exists()]
+    yield 1 - len(left) / max(len(starts), 1)
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        jobs = [pool.submit(_see, store.folder, start, folder, config, weights_file) for start in left]
+        for count, job in enumerate(jobs, start=1):
+            job.result()
+            yield 1 - (len(left) - count) / len(starts)
+
+
+def tokens_missing(store: DriveStore, folder: Path) -> bool:
+    """Whether there is a stretch that `see_drives` has not seen."""
+    return not all(_file(folder, store, start).exists() for start in range(0, len(store.names), PART))
+
+
+def load_tokens(folder: Path) -> list[SpokenSample]:
+    """All samples of a folder, in order; features are in half precision."""
+    samples = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        content: list[dict[str, Any]] = torch.load(path, weights_only=True)
+        for one in content:
+            tasks = tuple(TextTask(*task) for task in one["tasks"])
+            samples.append(SpokenSample(one["scene"], Features(*one["features"]), tasks))
+    return samples
+
+
+def see(network: PerceptionNetwork, store: DriveStore, index: int) -> list[SpokenSample]:
+    """The samples of one stretch, with the tokens that the network gives, frame after frame."""
+    stretch = store.read(index)
+    origin = scene_origin(stretch[0].sample.observation)
+    network.reset()
+    found = []
+    for stored in stretch:
+        output = network(perception_frame(stored.sample.observation, network.config, origin))
+        features = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
+        found.append(spoken(stored, features, network.config))
+    return found
+
+
+@torch.inference_mode()
+def _see(drives: Path, start: int, folder: Path, config: PerceptionConfig, weights_file: Path) -> None:
+    store, network = DriveStore(drives), PerceptionNetwork(config)
+    network.load_state_dict(torch.load(weights_file, weights_only=True))
+    network.eval()
+    samples = [
+        one for index in range(start, min(start + PART, len(store.names))) for one in see(network, store, index)
+    ]
+    content = [
+        {
+            "scene": one.scene,
+            "features": [block.half() for block in vars(one.features).values()],
+            "tasks": [list(vars(task).values()) for task in one.tasks],
+        }
+        for one in samples
+    ]
+    path = _file(folder, store, start)
+    temporary = path.with_suffix(".tmp")
+    torch.save(content, temporary)
+    temporary.replace(path)
+
+
+def _file(folder: Path, store: DriveStore, start: int) -> Path:
+    return folder / f"{store.names[start]}{SUFFIX}"

@@ -1,0 +1,120 @@
+"""Draws the drives that the small model learns from: many short stretches of many scenarios, seen and described."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample, Words
+from opendrivevla_ros.datasets.driving_samples import DrivingSample
+from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.world.expert import STEP_S, expert_command
+from opendrivevla_ros.world.families import FAMILIES, make_scenario
+from opendrivevla_ros.world.narration import CAPTION_QUESTIONS, narrate
+from opendrivevla_ros.world.questions import ask
+from opendrivevla_ros.world.renderer import Renderer
+from opendrivevla_ros.world.rig import nuscenes_rig
+from opendrivevla_ros.world.seeds import Split, seed_of
+from opendrivevla_ros.world.simulation import StartError, World
+from opendrivevla_ros.world.vehicle import EgoCommand
+
+STRETCHES, STRETCH_SAMPLES = 2, 6  # of each drive, and samples of each: 2.5 s
+FIRST_WAIT_S, NEXT_WAIT_S = 4.0, 5.0  # most seconds before the first stretch, and between two
+UNDISTURBED = 0.4  # share of the drives that the expert drives as it wants
+DISTURBANCE_S = 0.8  # how long a disturbance lasts, on average
+MOST_ACCELERATION, MOST_STEERING = 1.5, 0.035  # m/s^2, rad: standard deviations of the strongest disturbances
+QUESTIONS = 4
+MAP_REACH = (42.0, 42.0)  # metres, of map labels: what the small network perceives, and a little more
+
+
+def draw_drives(
+    folder: Path, *, scenarios: int, split: Split, image_size: tuple[int, int], processes: int, first: int = 0
+) -> Iterator[int]:
+    """Fills a store with drives of the scenarios numbered `first` to `first + scenarios` of a split, family by turns.
+
+    Yields the number of scenarios done so far; those that are there already count at once.
+    """
+    done = {name.split("-")[0] for name in DriveStore(folder).names}
+    wanted = [number for number in range(first, first + scenarios) if f"{split.name.lower()}{number:06d}" not in done]
+    yield scenarios - len(wanted)
+    if not wanted:
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_draw, folder, number, split, image_size) for number in wanted]
+        for count, job in enumerate(jobs, start=1):
+            job.result()
+            yield scenarios - len(wanted) + count
+
+
+def scenario_of(number: int, split: Split) -> tuple[str, int]:
+    """Family and seed of scenario `number` of a split: the families take turns."""
+    return FAMILIES[number % len(FAMILIES)], seed_of(split, number // len(FAMILIES))
+
+
+def stretches(number: int, split: Split, renderer: Renderer) -> Iterator[list[StoredSample]]:
+    """The stretches of scenario `number`: driven with disturbances, answered by the expert. The same every time."""
+    family, seed = scenario_of(number, split)
+    sampler = WorldSampler(make_scenario(family, seed), renderer, map_reach=MAP_REACH)
+    random = np.random.default_rng([seed, 71, number])
+    disturbed = random.uniform() >= UNDISTURBED
+    world = World(sampler.scenario, StartError.drawn(random) if disturbed else None)
+    driver = disturbed_expert(random) if disturbed else expert_command
+    wait_s = random.uniform(0.0, FIRST_WAIT_S)
+    for _ in range(STRETCHES):
+        for _ in range(round(wait_s / STEP_S)):
+            world.step(STEP_S, driver(world))
+        found = [
+            StoredSample(sample, words_of(world, sample, int(random.integers(1 << 30))))
+            for sample in sampler.follow(world, STRETCH_SAMPLES, driver)
+        ]
+        if found:
+            yield found
+        wait_s = random.uniform(0.0, NEXT_WAIT_S)
+
+
+def disturbed_expert(random: np.random.Generator) -> Callable[[World], EgoCommand]:
+    """The expert with a hand that is nudged now and then, so that its way back is among what is learned.
+
+    The nudges are an Ornstein-Uhlenbeck process; how strong they are is drawn once (DART, arXiv 1703.09327).
+    """
+    strength = random.uniform(0.2, 1.0) * np.array([MOST_ACCELERATION, MOST_STEERING])
+    keep = np.exp(-STEP_S / DISTURBANCE_S)
+    nudge = np.zeros(2)
+
+    def drive(world: World) -> EgoCommand:
+        nonlocal nudge
+        nudge = keep * nudge + np.sqrt(1 - keep**2) * strength * random.standard_normal(2)
+        command = expert_command(world)
+        if command.acceleration < -3.0:  # it brakes for its life: whoever disturbs that teaches collisions
+            return command
+        return EgoCommand(command.acceleration + nudge[0], command.steering + nudge[1])
+
+    return drive
+
+
+def words_of(world: World, sample: DrivingSample, seed: int) -> Words:
+    """What is said about a sample of a world as it is now; the same seed gives the same words."""
+    state = world.state
+    told = narrate(state, sample.future, seed=seed).captions
+    asked = ask(state, sample.future, seed=seed, count=QUESTIONS)
+    return Words(
+        tuple((name, question, told[name]) for name, question in CAPTION_QUESTIONS.items()),
+        tuple((pair.kind, pair.question, pair.answer) for pair in asked),
+    )
+
+
+def _draw(folder: Path, number: int, split: Split, image_size: tuple[int, int]) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    store = DriveStore(folder)
+    for part, found in enumerate(stretches(number, split, renderer_of(image_size))):
+        store.write(f"{split.name.lower()}{number:06d}-{part}", found)
+
+
+@cache
+def renderer_of(image_size: tuple[int, int]) -> Renderer:
+    """The renderer of this process for pictures of a size."""
+    return Renderer(nuscenes_rig(*image_size))

@@ -1,0 +1,65 @@
+"""`odv train` from outside: what it refuses, and a stage that is trained and kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from opendrivevla_ros.cli import train
+from opendrivevla_ros.cli.main import app
+from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
+from opendrivevla_ros.training import recipe
+from opendrivevla_ros.training.loop import LoopSettings
+from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.recipe import SMALL, PerceptionStep
+from opendrivevla_ros.training.recipe_run import RecipeRun
+
+
+def said(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["train", *arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_an_unknown_stage_is_refused_with_those_that_there_are(tmp_path: Path):
+    code, output = said("warp", "--output", str(tmp_path))
+    assert code == 1
+    assert "unknown stage 'warp'; the recipe's are, in their order, perception, sequences, schooling" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_preset_is_refused(tmp_path: Path):
+    code, output = said("--preset", "huge", "--output", str(tmp_path))
+    assert code == 1
+    assert "unknown preset 'huge'; choose one of small" in output
+
+
+def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
+    steps = (PerceptionStep("perception", two_steps, 2),)
+    tiny = replace(SMALL, scenarios=1, validation=1, steps=steps)
+    monkeypatch.setattr(recipe, "SMALL", tiny)
+    monkeypatch.setattr(train, "_launch", lambda stage, output, _: RecipeRun(tiny, output).run(tiny.step(stage)))
+    build_small_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
+    code, output = said("perception", "--output", str(tmp_path), "--processes", "1")
+    assert code == 0, output
+    assert "perception: 2 steps in" in output
+    assert [row["step"] for row in read_metrics(tmp_path / "perception")] == [1, 2]
+    code, output = said("perception", "--output", str(tmp_path), "--processes", "1")
+    assert code == 0
+    assert "perception: done before" in output
+
+
+def test_instructions_of_an_unknown_format_are_refused(tmp_path: Path):
+    code, output = said(
+        "--data", str(tmp_path), "--instructions", "tales:book.json", "--output", str(tmp_path / "run")
+    )
+    assert code == 1
+    assert "--instructions 'tales:book.json' is not FORMAT:FILE with a format of nuscenes-qa, tod3cap" in output
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path: Path):
+    code, output = said("--data", str(tmp_path / "nowhere"), "--output", str(tmp_path / "run"))
+    assert code == 1
+    assert "nowhere" in output
+    assert "Traceback" not in output

@@ -1,0 +1,112 @@
+"""What a moment offers to say, the truth in place of features, and the choice among it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, apply
+from opendrivevla_ros.datasets.drive_store import StoredSample, Words
+from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.language.trajectory_text import parse_trajectory
+from opendrivevla_ros.perception.tracker import decode_boxes
+from opendrivevla_ros.policies.opendrivevla.config import small_perception
+from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.language_data import choose
+from opendrivevla_ros.training.language_samples import (
+    AGENT_NUMBERS,
+    LINE_NUMBERS,
+    LINE_POINTS,
+    NOTHING_SEEN,
+    SpokenSample,
+    even_points,
+    spoken,
+    true_features,
+)
+from opendrivevla_ros.training.text_tasks import TextTask
+from opendrivevla_ros.training.world_drives import stretches
+from opendrivevla_ros.world.families import make_scenario
+from opendrivevla_ros.world.renderer import Renderer
+from opendrivevla_ros.world.rig import nuscenes_rig
+from opendrivevla_ros.world.seeds import Split
+
+CONFIG = small_perception()
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer(nuscenes_rig(96, 54))
+
+
+@pytest.fixture(scope="module")
+def stored(renderer: Renderer) -> StoredSample:
+    return next(stretches(8, Split.TRAIN, renderer))[0]  # a cut-in: there is somebody
+
+
+def test_a_moment_offers_its_plan_captions_questions_and_agents(stored: StoredSample):
+    sample = spoken(stored, NOTHING_SEEN, CONFIG)
+    kinds = Counter(task.kind.split()[0] for task in sample.tasks)
+    assert kinds["plan"] == 1
+    assert set(kinds) == {"plan", "caption", "question", "agent"}
+    (plan,) = [task for task in sample.tasks if task.kind == "plan"]
+    wanted = base_path_to_lidar(stored.sample.future, stored.sample.observation.rig.lidar_to_base)
+    np.testing.assert_allclose(parse_trajectory(plan.answer), wanted, atol=0.006)
+
+
+def test_a_moment_without_words_still_offers_its_plan(stored: StoredSample):
+    bare = replace(stored, words=Words(), sample=replace(stored.sample, agents=None))
+    assert [task.kind for task in spoken(bare, NOTHING_SEEN, CONFIG).tasks] == ["plan"]
+
+
+def test_the_truth_holds_agents_nearest_first_and_lines(stored: StoredSample):
+    truth = true_features(stored, CONFIG)
+    assert truth.scene is None
+    assert truth.agents.shape[1] == AGENT_NUMBERS
+    assert truth.map_elements.shape[1] == LINE_NUMBERS
+    codes = truth.agents[:, :10] * torch.tensor([40, 40, 1, 1, 1, 1, 1, 1, 10, 10])
+    distances = decode_boxes(codes)[:, :2].norm(dim=1)
+    assert (distances.diff() >= 0).all()
+    seen = [agent for agent in stored.sample.agents if agent.points > 0]
+    nearest = min(np.hypot(*(agent.position[:2] - NUSCENES_LIDAR_TO_BASE[:2, 3])) for agent in seen)
+    assert distances[0].item() == pytest.approx(nearest, abs=1e-3)
+    assert (truth.agents[:, 10:].sum(1) == 1).all()
+    assert (truth.map_elements[:, 2 * LINE_POINTS :].sum(1) == 1).all()
+
+
+def test_points_of_a_line_are_even_and_in_the_lidar_frame():
+    line = np.array([[0.0, 0.0], [3.0, 0.0], [11.0, 0.0]])
+    points = even_points(line, False, NUSCENES_LIDAR_TO_BASE)
+    back = apply(NUSCENES_LIDAR_TO_BASE, np.column_stack([points, np.zeros(LINE_POINTS)]))[:, :2]
+    np.testing.assert_allclose(back[:, 0], np.linspace(0, 11, LINE_POINTS), atol=1e-9)
+    np.testing.assert_allclose(back[:, 1], 0, atol=1e-9)
+
+
+def test_tasks_are_chosen_by_their_shares():
+    tasks = tuple(TextTask(kind, kind, "answer") for kind in ("plan", "question count", "question exist", "agent car"))
+    sample = SpokenSample("street", NOTHING_SEEN, tasks)
+    random = np.random.default_rng(0)
+    shares = {"plan": 2.0, "question": 1.0, "caption": 5.0}  # there are no captions
+    said = Counter(choose(sample, shares, random).user for _ in range(3000))
+    assert said["agent car"] == 0
+    assert said["plan"] == pytest.approx(2000, abs=120)
+    assert said["question count"] == pytest.approx(500, abs=90)
+
+
+def test_a_sample_that_offers_nothing_of_what_is_asked_for_is_named():
+    sample = SpokenSample("street 9", NOTHING_SEEN, (TextTask("plan", "plan", "answer"),))
+    with pytest.raises(TrainingError, match=r"street 9 offers plan, but \{'caption': 1\.0\} is asked for"):
+        choose(sample, {"caption": 1.0}, np.random.default_rng(0))
+
+
+def test_stretches_are_the_same_every_time_and_disturbed_drives_come_back(renderer: Renderer):
+    first, second = (list(stretches(2, Split.TRAIN, renderer)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a.sample.token == b.sample.token
+            assert a.words == b.words
+            np.testing.assert_array_equal(a.sample.future, b.sample.future)
+    calm = WorldSampler(make_scenario("bend", 0), renderer)
+    assert [sample.index for sample in calm.drive(3)] == [0, 1, 2]
