@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -146,9 +147,10 @@ class RecipeRun:
             fix_norms(model.perception)
         folder = self.folder / step.name
         train(training, samples, list, groups, step.loop, folder)
-        temporary = folder / f"{WEIGHTS}.tmp"
-        torch.save({**known, **training.state_dict()}, temporary)
-        temporary.replace(folder / WEIGHTS)
+        if PartialState().is_main_process:
+            temporary = folder / f"{WEIGHTS}.tmp"
+            torch.save({**known, **training.state_dict()}, temporary)
+            temporary.replace(folder / WEIGHTS)
 
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it."""
