@@ -117,7 +117,7 @@ def test_an_entry_of_another_shape_is_named(folder: Path) -> None:
 def test_a_configuration_of_another_size_does_not_fit_the_weights(model: OpenDriveVlaModel, folder: Path) -> None:
     config = replace(model.config, perception=replace(model.config.perception, queries=41))
     save_config(config, folder / "config.json")
-    refused(folder, r"query_embedding.weight has shape \[65, 128\], but the configuration needs \[42, 128\]")
+    refused(folder, r"query_embedding.weight has shape \[201, 128\], but the configuration needs \[42, 128\]")
 
 
 def test_a_configuration_that_contradicts_itself_is_refused(model: OpenDriveVlaModel, folder: Path) -> None:

@@ -90,7 +90,7 @@ def small_perception() -> PerceptionConfig:
         bev_size=40,
         spatial_points=4,
         encoder_layers=2,
-        queries=64,
+        queries=200,
         decoder_layers=3,
         max_tracks=64,
         centre_range=(-45.0, -45.0, -10.0, 45.0, 45.0, 10.0),
