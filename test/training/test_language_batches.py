@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from opendrivevla_ros.language.decoder import Decoder
@@ -15,7 +16,17 @@ from opendrivevla_ros.language.prompt import PromptFields, chat_prompt, question
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import IGNORED, AnswerTraining, LanguageBatches, Turn, answer_loss
+from opendrivevla_ros.training.language_batches import (
+    IGNORED,
+    POINT_METRES,
+    AnswerTraining,
+    LanguageBatch,
+    LanguageBatches,
+    Turn,
+    answer_loss,
+    read,
+    said_points,
+)
 from opendrivevla_ros.training.loop import LoopSettings, train
 
 SYSTEM_TEXT = "You drive."
@@ -61,6 +72,10 @@ def batches(model: DrivingLanguageModel, tokenizer: PreTrainedTokenizerFast) -> 
     return LanguageBatches(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
 
 
+def loss_of(model: DrivingLanguageModel, batch: LanguageBatch) -> torch.Tensor:
+    return answer_loss(model, batch, read(model, batch))
+
+
 def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrainedTokenizerFast):
     model = tiny_model(tokenizer)
     batch = batches(model, tokenizer)(turns())
@@ -73,6 +88,9 @@ def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrain
         end = len(prompt) + len(learned)
         assert (labels != IGNORED).nonzero()[:, 0].tolist() == list(range(len(prompt), end))
         torch.testing.assert_close(batch.embeddings[row, len(prompt) : end], model.model.embed_tokens(learned))
+        assert batch.asked[row] == len(prompt) - 1
+    assert batch.has_points.tolist() == [True, True, False]
+    assert batch.points[1, 1].tolist() == [-0.5, 2.25]
 
 
 def test_the_loss_is_that_of_transformers(tokenizer: PreTrainedTokenizerFast):
@@ -81,7 +99,7 @@ def test_the_loss_is_that_of_transformers(tokenizer: PreTrainedTokenizerFast):
     lengths = (batch.labels != IGNORED).int().flip(1).argmax(1)  # of the filling on the right
     mask = (torch.arange(batch.labels.shape[1]) < batch.labels.shape[1] - lengths[:, None]).long()
     reference = model(inputs_embeds=batch.embeddings, attention_mask=mask, labels=batch.labels, use_cache=False)
-    torch.testing.assert_close(answer_loss(model, batch), reference.loss)
+    torch.testing.assert_close(loss_of(model, batch), reference.loss)
 
 
 def test_turns_of_a_batch_do_not_see_each_other(tokenizer: PreTrainedTokenizerFast):
@@ -89,9 +107,9 @@ def test_turns_of_a_batch_do_not_see_each_other(tokenizer: PreTrainedTokenizerFa
     make = batches(model, tokenizer)
     alone = [make([turn]) for turn in turns()]
     tokens = [int((batch.labels != IGNORED).sum()) for batch in alone]
-    losses = [answer_loss(model, batch) for batch in alone]
+    losses = [loss_of(model, batch) for batch in alone]
     mean = sum(loss * count for loss, count in zip(losses, tokens, strict=True)) / sum(tokens)
-    torch.testing.assert_close(answer_loss(model, make(turns())), mean)
+    torch.testing.assert_close(loss_of(model, make(turns())), mean)
 
 
 def test_gradients_reach_features_that_carry_them(tokenizer: PreTrainedTokenizerFast):
@@ -99,7 +117,7 @@ def test_gradients_reach_features_that_carry_them(tokenizer: PreTrainedTokenizer
     seen = features(1)
     for block in (seen.scene, seen.agents, seen.map_elements):
         block.requires_grad_()
-    answer_loss(model, batches(model, tokenizer)([Turn(user_message(FIELDS), seen, STOP)])).backward()
+    loss_of(model, batches(model, tokenizer)([Turn(user_message(FIELDS), seen, STOP)])).backward()
     for block in (seen.scene, seen.agents, seen.map_elements):
         assert block.grad.isfinite().all()
         assert (block.grad != 0).any(1).all()
@@ -112,10 +130,27 @@ def test_gradient_checkpointing_changes_no_gradient(tokenizer: PreTrainedTokeniz
         model = tiny_model(tokenizer).train()
         if checkpointed:
             model.gradient_checkpointing_enable()
-        answer_loss(model, batches(model, tokenizer)(turns())).backward()
+        loss_of(model, batches(model, tokenizer)(turns())).backward()
         assert model.model.layers[0].gradient_checkpointing is checkpointed
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_only_a_trajectory_has_points():
+    assert said_points(STOP).tolist()[0] == [-0.25, 1.5]
+    assert said_points("I stop at (3.00,4.00).") is None
+
+
+def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer)
+    training = AnswerTraining(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
+    nn.init.zeros_(training.thought.points.weight)
+    with torch.no_grad():
+        training.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
+    assert training(turns()[1:])["points"].item() == pytest.approx(0.0, abs=1e-6)  # the question's answer has none
+    off = (said_points(DRIVE_ON) - said_points(STOP)).abs().mean() / POINT_METRES
+    assert training(turns())["points"].item() == pytest.approx(off.item() / 2, rel=1e-5)
+    assert training(turns()[2:])["points"].item() == 0.0
 
 
 def test_an_overfitted_model_says_what_it_was_taught(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):

@@ -16,7 +16,7 @@ from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss
+from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss, read
 from opendrivevla_ros.training.loop import LoopSettings, train
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.planning_step import PlanningExample, PlanningTraining
@@ -69,7 +69,8 @@ def test_the_loss_is_that_of_what_inference_sees(model: OpenDriveVlaModel, token
     features = Features(seen.scene_tokens.clone(), seen.agent_tokens.clone(), seen.map_tokens.clone())
     batches = LanguageBatches(model.language, tokenizer, system_text="You drive.", end_id=tokenizer.eos_token_id)
     with torch.no_grad():
-        expected = answer_loss(model.language, batches([Turn(EXAMPLE.user, features, EXAMPLE.answer)]))
+        batch = batches([Turn(EXAMPLE.user, features, EXAMPLE.answer)])
+        expected = answer_loss(model.language, batch, read(model.language, batch))
         torch.testing.assert_close(training([EXAMPLE])["answer"], expected)
 
 

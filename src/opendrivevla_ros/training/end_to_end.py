@@ -14,7 +14,7 @@ from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import clip_places, labelled_frames
-from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss
+from opendrivevla_ros.training.language_batches import FirstThought, LanguageBatches, Turn, answer_loss, read
 from opendrivevla_ros.training.language_data import choose
 from opendrivevla_ros.training.language_samples import NOTHING_SEEN, spoken
 from opendrivevla_ros.training.perception_step import LabelledFrame, PerceptionLosses
@@ -60,6 +60,7 @@ class EndToEndTraining(PerceptionLosses):
             raise TrainingError("end-to-end training needs a language model, which this configuration leaves out")
         super().__init__(model.perception)
         self.language: nn.Module = model.language
+        self.thought = FirstThought(model.language.language_config.hidden_size)
         config = model.config
         self._batches = LanguageBatches(
             model.language, tokenizer, system_text=config.system_text, end_id=config.eos_ids[0]
@@ -67,11 +68,14 @@ class EndToEndTraining(PerceptionLosses):
         self._speaker = (model.language,)  # in a tuple, so that its parameters keep one name
 
     def forward(self, clips: Sequence[SpokenClip]) -> dict[str, Tensor]:
-        """The perception's losses and "answer", the mean cross-entropy of the words."""
+        """The perception's losses, and those of `AnswerTraining` for the words."""
         losses, tokens = self.losses_and_tokens([clip.frames for clip in clips])
-        said = [turn for clip in clips for turn in clip.turns]
+        asked = [turn for clip in clips for turn in clip.turns]
         turns = [
             Turn(turn.user, Features(seen.scene, seen.agents, seen.map), turn.answer)
-            for turn, seen in zip(said, tokens, strict=True)
+            for turn, seen in zip(asked, tokens, strict=True)
         ]
-        return {**losses, "answer": ANSWER_WEIGHT * answer_loss(self._speaker[0], self._batches(turns))}
+        batch = self._batches(turns)
+        hidden = read(self._speaker[0], batch)
+        said = {"answer": answer_loss(self._speaker[0], batch, hidden), "points": self.thought(batch, hidden)}
+        return {**losses, **{name: ANSWER_WEIGHT * loss for name, loss in said.items()}}

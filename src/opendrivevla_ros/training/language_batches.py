@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt
+from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, parse_trajectory
 from opendrivevla_ros.training.errors import TrainingError
 
+POINT_METRES = 10.0
 IGNORED = -100  # a label that adds no loss
 
 
@@ -33,11 +35,15 @@ class LanguageBatch:
     """B sequences, filled up on the right to L positions.
 
     embeddings: [B, L, hidden]. labels: int64 [B, L], the token at each position of an answer and of the token that
-    ends it, IGNORED elsewhere.
+    ends it, IGNORED elsewhere. asked: int64 [B], the last position of each prompt. points: [B, 6, 2] metres, what an
+    answer that is a trajectory says; has_points: bool [B].
     """
 
     embeddings: Tensor
     labels: Tensor
+    asked: Tensor
+    points: Tensor
+    has_points: Tensor
 
 
 class LanguageBatches:
@@ -57,10 +63,15 @@ class LanguageBatches:
         """
         made = [self._sequence(turn) for turn in turns]
         sequences, labels = [sequence for sequence, _ in made], [label for _, label in made]
-        pad = nn.utils.rnn.pad_sequence
+        pad, device = nn.utils.rnn.pad_sequence, sequences[0].device
+        points = [said_points(turn.answer) for turn in turns]
+        nothing = torch.zeros(WAYPOINTS, 2)
         return LanguageBatch(
             embeddings=pad(sequences, batch_first=True),
             labels=pad(labels, batch_first=True, padding_value=IGNORED),
+            asked=torch.tensor([int((label == IGNORED).sum()) - 1 for label in labels], device=device),
+            points=torch.stack([nothing if some is None else some for some in points]).to(device),
+            has_points=torch.tensor([some is not None for some in points], device=device),
         )
 
     def _sequence(self, turn: Turn) -> tuple[Tensor, Tensor]:
@@ -82,26 +93,60 @@ class LanguageBatches:
         return torch.cat([prompt, model.model.embed_tokens(spoken)]), torch.cat([silent, spoken])
 
 
-def answer_loss(model: DrivingLanguageModel, batch: LanguageBatch) -> Tensor:
+def said_points(answer: str) -> Tensor | None:
+    """The points [6, 2] of an answer that is a trajectory; None for any other."""
+    if not answer.startswith(TRAJECTORY_START):
+        return None
+    return torch.from_numpy(parse_trajectory(answer)).float()
+
+
+def read(model: DrivingLanguageModel, batch: LanguageBatch) -> Tensor:
+    """The model's last states [B, L, hidden].
+
+    The filling stands on the right, where causal attention hides it from every answer without a mask.
+    """
+    return model.model(inputs_embeds=batch.embeddings, use_cache=False).last_hidden_state
+
+
+def answer_loss(model: DrivingLanguageModel, batch: LanguageBatch, hidden: Tensor) -> Tensor:
     """Mean cross-entropy of the answers' tokens, each predicted from all that stands before it.
 
-    Only those positions get logits: over a whole prompt, logits of 150,000 words would take most of the memory. The
-    filling stands on the right, where causal attention hides it from every answer without a mask.
+    Only those positions get logits: over a whole prompt, logits of 150,000 words would take most of the memory.
     """
-    hidden = model.model(inputs_embeds=batch.embeddings, use_cache=False).last_hidden_state
     wanted = batch.labels[:, 1:]
     learned = wanted != IGNORED
     return F.cross_entropy(model.lm_head(hidden[:, :-1][learned]).float(), wanted[learned])
 
 
+class FirstThought(nn.Module):
+    """Says a trajectory's points where its question ends; only training has it.
+
+    Digits are learned one by one, each as right or wrong. This tells the model how far off it is, before it writes.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.points = nn.Linear(hidden_size, 2 * WAYPOINTS)
+
+    def forward(self, batch: LanguageBatch, hidden: Tensor) -> Tensor:
+        """Mean absolute error of the points, in tens of metres; 0 where no answer is a trajectory."""
+        last = hidden[torch.arange(len(hidden), device=hidden.device), batch.asked]
+        found = self.points(last).float().unflatten(1, (WAYPOINTS, 2))
+        errors = (found - batch.points / POINT_METRES).abs().mean((1, 2))
+        return (errors * batch.has_points).sum() / batch.has_points.sum().clamp(min=1)
+
+
 class AnswerTraining(nn.Module):
-    """What the loop trains in the language stages: a list of turns to the loss of their answers."""
+    """What the loop trains in the language stages: a list of turns to the losses of their answers."""
 
     def __init__(self, model: DrivingLanguageModel, tokenizer: Any, *, system_text: str, end_id: int) -> None:
         super().__init__()
         self.language = model
+        self.thought = FirstThought(model.language_config.hidden_size)
         self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
 
     def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """{"answer": mean cross-entropy}."""
-        return {"answer": answer_loss(self.language, self._batches(turns))}
+        """{"answer": mean cross-entropy, "points": see `FirstThought`}."""
+        batch = self._batches(turns)
+        hidden = read(self.language, batch)
+        return {"answer": answer_loss(self.language, batch, hidden), "points": self.thought(batch, hidden)}

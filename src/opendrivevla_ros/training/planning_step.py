@@ -11,7 +11,7 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionFrame
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss
+from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss, read
 from opendrivevla_ros.training.perception_step import move_frame
 
 
@@ -52,7 +52,8 @@ class PlanningTraining(nn.Module):
     def forward(self, examples: Sequence[PlanningExample]) -> dict[str, Tensor]:
         """{"answer": mean cross-entropy}."""
         turns = [Turn(example.user, self._see(example.frames), example.answer) for example in examples]
-        return {"answer": answer_loss(self._language[0], self._batches(turns))}
+        batch = self._batches(turns)
+        return {"answer": answer_loss(self._language[0], batch, read(self._language[0], batch))}
 
     def _see(self, frames: Sequence[PerceptionFrame]) -> Features:
         perception = self.model.perception

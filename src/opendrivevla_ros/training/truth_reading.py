@@ -38,7 +38,7 @@ class TruthTraining(AnswerTraining):
         self.encoder = TruthEncoder(model.language_config.feature_size)
 
     def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """{"answer": mean cross-entropy}."""
+        """As `AnswerTraining.forward`."""
         return super().forward([replace(turn, features=self.encoder(turn.features)) for turn in turns])
 
 
