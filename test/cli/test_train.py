@@ -39,7 +39,7 @@ def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch:
     steps = (PerceptionStep("perception", two_steps, 2),)
     tiny = replace(SMALL, scenarios=1, validation=1, steps=steps)
     monkeypatch.setattr(recipe, "SMALL", tiny)
-    monkeypatch.setattr(train, "_launch", lambda stage, output, _: RecipeRun(tiny, output).run(tiny.step(stage)))
+    monkeypatch.setattr(train, "_launch", lambda stage, output, *_: RecipeRun(tiny, output).run(tiny.step(stage)))
     build_small_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
     code, output = said("perception", "--output", str(tmp_path), "--processes", "1")
     assert code == 0, output

@@ -88,6 +88,13 @@ def test_a_step_before_its_turn_is_refused(tmp_path: Path):
         RecipeRun(TINY, tmp_path).weights_before(TINY.step("schooling"))
 
 
+def test_a_recipe_without_a_stage_has_the_others_in_their_order():
+    names = [step.name for step in SMALL.without(["alignment"]).steps]
+    assert names == [step.name for step in SMALL.steps if step.name != "alignment"]
+    with pytest.raises(TrainingError, match="unknown stage 'warp'"):
+        SMALL.without(["warp"])
+
+
 def test_an_unknown_stage_is_named_with_those_that_there_are():
     with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, perception"):
         SMALL.step("warp")

@@ -44,6 +44,9 @@ def train(
     processes: Annotated[
         int, typer.Option(min=0, help="Processes that train together; 0: one a GPU, or one a core.")
     ] = 0,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave this stage out, to see what it is for; may be repeated.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A nuScenes-format data set to learn from in place of the driving world.")
     ] = None,
@@ -71,10 +74,11 @@ def train(
         from opendrivevla_ros.training.recipe_run import RecipeRun
 
         try:
-            run = RecipeRun(SMALL, output)
-            steps = [SMALL.step(name) for name in stages] if stages else list(SMALL.steps)
+            recipe = SMALL.without(without or ())
+            run = RecipeRun(recipe, output)
+            steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
             if "LOCAL_RANK" in os.environ:  # one of the processes that a launcher started for a stage
-                for step in SMALL.training_steps:
+                for step in recipe.training_steps:
                     if step in steps:
                         run.run(step)
                 return
@@ -104,7 +108,7 @@ def _scenes(
 def _make(
     run: "RecipeRun", steps: Iterable["Step"], source: Iterator[float] | None, processes: int, *, everything: bool
 ) -> None:
-    from opendrivevla_ros.training.recipe import LanguageStep, OwnDrivesStep
+    from opendrivevla_ros.training.recipe import SMALL, LanguageStep, OwnDrivesStep
 
     _show("drives", run.draw(processes) if source is None else source)
     console.print("tokenizer")
@@ -119,7 +123,8 @@ def _make(
         if isinstance(step, LanguageStep) and not step.truth:
             _show("look at the drives", run.look(processes))
         console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
-        _launch(step.name, run.folder, processes)
+        left_out = [other.name for other in SMALL.steps if other not in run.recipe.steps]
+        _launch(step.name, run.folder, left_out, processes)
     if everything:
         console.print(f"checkpoint in {run.export()}")
 
@@ -143,10 +148,11 @@ def _make_ego_state(output: Path, stages: list[str] | None) -> None:
     console.print(f"ego_state: {wanted} moments, last loss {loss:.4f}, in {output}")
 
 
-def _launch(stage: str, output: Path, processes: int) -> None:
+def _launch(stage: str, output: Path, without: Iterable[str], processes: int) -> None:
     """Trains a stage in processes of their own, as a cluster's launcher would."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "opendrivevla_ros.cli.main", "train", stage, "--output", str(output)]
+    command += [argument for name in without for argument in ("--without", name)]
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ}
     if subprocess.run(command, env=environment, check=False).returncode != 0:

@@ -1,7 +1,7 @@
 """The recipe of the small checkpoint: which steps follow one another, and every number that shapes them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
@@ -75,6 +75,11 @@ class Recipe:
     def training_steps(self) -> tuple[TrainingStep, ...]:
         """The steps that train."""
         return tuple(step for step in self.steps if not isinstance(step, OwnDrivesStep))
+
+    def without(self, names: Sequence[str]) -> "Recipe":
+        """The recipe with these stages left out, to see what each is for. Raises TrainingError for an unknown one."""
+        left_out = [self.step(name) for name in names]
+        return replace(self, steps=tuple(step for step in self.steps if step not in left_out))
 
     def step(self, name: str) -> Step:
         """The step of that name. Raises TrainingError."""
