@@ -25,10 +25,11 @@ from visualization_msgs.msg import MarkerArray
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.ros import qos
-from opendrivevla_ros.ros.conversions import camera_info, nanoseconds
+from opendrivevla_ros.ros.conversions import nanoseconds
 from opendrivevla_ros.ros.world_drive import TICK_NS
 from opendrivevla_ros.ros.world_node import EPOCH_NS
 from opendrivevla_ros.ros.world_parameters import WORLD_TABLE
+from opendrivevla_ros.sensing.calibration import CameraInfo as PlainCameraInfo
 from opendrivevla_ros.sensing.calibration import CameraInfoMonitor, load_rig
 from opendrivevla_ros.sensing.images import decode_compressed
 from opendrivevla_ros.world.rig import nuscenes_rig
@@ -179,7 +180,7 @@ def test_six_pictures_of_one_instant_come_twice_a_second_with_the_shipped_calibr
         assert [nanoseconds(picture.header.stamp) for picture in pictures] == stamps
         assert decode_compressed(pictures[-1].data).shape == (252, 448, 3)
         info = received[f"/vla_node/input/{camera}/camera_info"][-1]
-        assert monitor.check(camera, camera_info(info), nanoseconds(info.header.stamp)) is None
+        assert monitor.check(camera, PlainCameraInfo.of(info), nanoseconds(info.header.stamp)) is None
     front = [decode_compressed(m.data) for m in received["/vla_node/input/cam_front/image/compressed"]]
     assert np.abs(front[0].astype(int) - front[-1]).mean() > 2.0
 

@@ -123,19 +123,6 @@ def test_gradients_reach_features_that_carry_them(tokenizer: PreTrainedTokenizer
         assert (block.grad != 0).any(1).all()
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`")
-def test_gradient_checkpointing_changes_no_gradient(tokenizer: PreTrainedTokenizerFast):
-    gradients = []
-    for checkpointed in (False, True):
-        model = tiny_model(tokenizer).train()
-        if checkpointed:
-            model.gradient_checkpointing_enable()
-        loss_of(model, batches(model, tokenizer)(turns())).backward()
-        assert model.model.layers[0].gradient_checkpointing is checkpointed
-        gradients.append({name: p.grad for name, p in model.named_parameters()})
-    torch.testing.assert_close(gradients[1], gradients[0])
-
-
 def test_only_a_trajectory_has_points():
     assert said_points(STOP).tolist()[0] == [-0.25, 1.5]
     assert said_points("I stop at (3.00,4.00).") is None

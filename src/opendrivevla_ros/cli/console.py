@@ -18,6 +18,7 @@ from opendrivevla_ros.ros.command_node import RosNotFound
 from opendrivevla_ros.sensing.calibration import CalibrationError
 
 TRAINED_POLICY = "checkpoints/small"
+PACKAGES_OF_THE_WORLD = ("panda3d", "shapely", "matplotlib", "torch", "accelerate", "tensorboard", "sacrebleu")
 UNTRAINED_POLICY = "opendrivevla-small-random"
 
 console = Console(highlight=False)
@@ -46,6 +47,18 @@ def one_sentence_errors() -> Iterator[None]:
     except USER_ERRORS as error:
         errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def packages_of_the_world() -> Iterator[None]:
+    """Turns a package that the world, training or evaluation lacks into a CommandError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in PACKAGES_OF_THE_WORLD:
+            raise
+        remedy = "pip install -r requirements/training.txt"
+        raise CommandError(f"the driving world needs {error.name}, which is not installed; {remedy}") from None
 
 
 def progress_bar() -> Progress:

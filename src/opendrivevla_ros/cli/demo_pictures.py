@@ -12,7 +12,6 @@ from opendrivevla_ros.datasets.bag_messages import deserialize, nanoseconds
 from opendrivevla_ros.datasets.bag_storage import BagMessage
 from opendrivevla_ros.ros.birds_eye import BirdsEyeView
 from opendrivevla_ros.ros.palette import Footprint
-from opendrivevla_ros.ros.received import agents_of, map_elements_of, pose_matrix, trajectory_of
 
 PICTURES = 3
 GIF_WIDTH = 996
@@ -55,6 +54,8 @@ def write_birds_eyes(output: Path, messages: Sequence[BagMessage], *, agents: st
 
     agents, roads: the topics of the truth, in the odometry's frame.
     """
+    from opendrivevla_ros.ros.received import agents_of, map_elements_of, pose_matrix, trajectory_of
+
     _clear(output, "birds_eye_*.png")
     truth, plans, poses = _by_stamp(messages, agents), _by_stamp(messages, TRAJECTORY), _by_stamp(messages, ODOMETRY)
     road = next((deserialize(m.data, m.type) for m in messages if m.topic == roads), None)

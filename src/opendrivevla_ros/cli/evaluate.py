@@ -14,12 +14,18 @@ from typing import Annotated, Any
 import typer
 from rich.markdown import Markdown
 
-from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, progress_bar, shipped_policy
+from opendrivevla_ros.cli.console import (
+    CommandError,
+    console,
+    one_sentence_errors,
+    packages_of_the_world,
+    progress_bar,
+    shipped_policy,
+)
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
 
 MARKS = ("<!-- evaluation -->", "<!-- end of evaluation -->")  # around the tables in a Markdown file
-PACKAGES_OF_THE_WORLD = ("panda3d", "matplotlib", "shapely", "torch")
 
 
 @dataclass(frozen=True)
@@ -276,13 +282,8 @@ def _require_writable(output: Path) -> None:
 @contextmanager
 def _sentences() -> Iterator[None]:
     """What stops the evaluation, as a CommandError."""
-    try:
+    with packages_of_the_world():
         from opendrivevla_ros.evaluation.world_scenes import EvaluationError
-    except ModuleNotFoundError as error:
-        if error.name not in PACKAGES_OF_THE_WORLD:
-            raise
-        remedy = "pip install -r requirements/training.txt"
-        raise CommandError(f"the driving world needs {error.name}, which is not installed; {remedy}") from None
     try:
         yield
     except EvaluationError as error:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, progress_bar
+from opendrivevla_ros.cli.console import (
+    CommandError,
+    console,
+    one_sentence_errors,
+    packages_of_the_world,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from opendrivevla_ros.training.recipe import Step
@@ -23,7 +29,7 @@ FORMATS = {  # of instruction data, and who reads it
     "nux": "read_nux",
     "gpt-driver": "read_gpt_driver",
 }
-# Memory goes back to the allocator, not to the system: a fifth less time for a training step on CPU.
+# Memory goes back to the allocator, not to the system, which on CPU would have to clear it anew for every step.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
@@ -61,7 +67,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a checkpoint by a recipe, from nothing to its card. Run it again to go on after a break."""
-    with one_sentence_errors():
+    with one_sentence_errors(), packages_of_the_world():
         if preset not in PRESETS:
             raise CommandError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
         output = output or Path("runs") / preset

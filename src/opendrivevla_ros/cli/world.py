@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, progress_bar
+from opendrivevla_ros.cli.console import (
+    CommandError,
+    console,
+    one_sentence_errors,
+    packages_of_the_world,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from opendrivevla_ros.core.observation import Observation
@@ -19,7 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The driving world: export it as a data set, draw it.", no_args_is_help=True)
 
-PACKAGES_OF_THE_WORLD = ("panda3d", "shapely")
 DRAWN_WIDTH = 960
 MEGABYTE = 1e6
 LONGEST_S = 600.0
@@ -203,11 +208,7 @@ def _world_errors() -> Iterator[None]:
     from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
 
     try:
-        yield
+        with packages_of_the_world():
+            yield
     except DatasetError as error:
         raise CommandError(str(error)) from None
-    except ModuleNotFoundError as error:
-        if error.name not in PACKAGES_OF_THE_WORLD:
-            raise
-        remedy = "pip install -r requirements/training.txt"
-        raise CommandError(f"the driving world needs {error.name}, which is not installed; {remedy}") from None

@@ -11,9 +11,9 @@ from opendrivevla_ros.datasets.bag_messages import deserialize, nanoseconds
 from opendrivevla_ros.datasets.bag_storage import BagMessage
 from opendrivevla_ros.datasets.bag_topics import InputTopics
 from opendrivevla_ros.datasets.bags import BagError, BagReader
-from opendrivevla_ros.datasets.sensor_messages import calibration_info, encoded_image
+from opendrivevla_ros.datasets.sensor_messages import encoded_image
 from opendrivevla_ros.sensing.assembler import CommandKeeper, ObservationAssembler
-from opendrivevla_ros.sensing.calibration import CameraInfoMonitor
+from opendrivevla_ros.sensing.calibration import CameraInfo, CameraInfoMonitor
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings
 from opendrivevla_ros.sensing.refusals import ObservationError, Refusal, Refused
 from opendrivevla_ros.sensing.synchronizer import FrameSet, Synchronizer, SynchronizerSettings
@@ -73,7 +73,7 @@ class BagObservations:
             return self._synchronizer.add_image(camera, stamp_ns, encoded_image(message), entry.stamp_ns)
         if kind == "camera_info":
             stamp_ns = nanoseconds(message.header.stamp)
-            return _dropped(self._calibration.check(camera, calibration_info(message), stamp_ns))
+            return _dropped(self._calibration.check(camera, CameraInfo.of(message), stamp_ns))
         if name == "odometry":
             return self._take_odometry(message, entry.stamp_ns)
         if name == "command":

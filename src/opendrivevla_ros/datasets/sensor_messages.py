@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.rig import CameraCalibration
 from opendrivevla_ros.datasets.bag_messages import header, message, pose, vector
-from opendrivevla_ros.sensing.calibration import CameraInfo
 from opendrivevla_ros.sensing.images import CompressedImage, EncodedImage, RawImage
 
 
@@ -53,16 +52,3 @@ def encoded_image(image: Any) -> EncodedImage:
     if image.__msgtype__ == "sensor_msgs/msg/CompressedImage":
         return CompressedImage(image.data)
     return RawImage(image.encoding, image.width, image.height, image.step, bool(image.is_bigendian), image.data)
-
-
-def calibration_info(info: Any) -> CameraInfo:
-    """The numbers of a CameraInfo message."""
-    return CameraInfo(
-        width=int(info.width),
-        height=int(info.height),
-        k=tuple(info.k),
-        d=tuple(info.d),
-        r=tuple(info.r),
-        p=tuple(info.p),
-        distortion_model=info.distortion_model,
-    )

@@ -15,16 +15,24 @@ from opendrivevla_ros.core.trajectory import Trajectory
 TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 ACCELERATION_SIGMA = 1.0  # m/s^2: what a driver may do that constant velocity does not foresee
 CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
-EXPLANATION = "This baseline sees no pictures: it keeps the present speed and yaw rate for three seconds."
 
 
-class ConstantVelocityPolicy:
-    """Keeps speed and yaw rate: six points, 0.5 s apart. Ignores the pictures and the command."""
+class BlindPolicy:
+    """What baselines that see no pictures share: nothing is kept, nothing is thought about, no question is answered.
 
-    info = PolicyInfo(model_id="constant_velocity", weights_hash="", trained=True, image_size=(1, 1))
+    A baseline gives its `info`, its `name` in a sentence, its `explanation`, and `waypoints`.
+    """
+
+    info: PolicyInfo
+    name: str
+    explanation: str
 
     def __init__(self) -> None:
         self._requested_mode = ThinkingMode.FAST
+
+    def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
+        """Positions [6, 2] of base_link at TIMES, in base_link now, and their covariance [6, 2, 2] or None."""
+        raise NotImplementedError
 
     def reset(self) -> None:
         """There is nothing to forget."""
@@ -34,28 +42,38 @@ class ConstantVelocityPolicy:
         self._requested_mode = mode
 
     def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
-        """The continued arc, or PlanError for an ego state that is not finite or a deadline already past."""
+        """The waypoints, or PlanError for an ego state that is not finite or a deadline already past."""
         started_ns = time.monotonic_ns()
         if deadline_ns is not None and started_ns >= deadline_ns:
             late_ms = (started_ns - deadline_ns) / 1e6
             raise PlanError(PlanFailure.DEADLINE, f"the deadline had passed {late_ms:.0f} ms before planning began")
         if not observation.ego.is_finite:
             raise PlanError(PlanFailure.BAD_OBSERVATION, "the ego state holds values that are not finite")
-        covariance = (0.5 * ACCELERATION_SIGMA * TIMES**2)[:, None, None] ** 2 * np.eye(2)
-        trajectory = Trajectory.from_waypoints(
-            TIMES, continued_arc(observation.ego, TIMES), observation.ego.speed, covariance
-        )
+        points, covariance = self.waypoints(observation)
         return Plan(
             stamp_ns=observation.stamp_ns,
-            trajectory=trajectory,
+            trajectory=Trajectory.from_waypoints(TIMES, points, observation.ego.speed, covariance),
             confidence=CONFIDENCE,
-            reasoning=Reasoning(EXPLANATION, self._requested_mode, ThinkingMode.FAST),
+            reasoning=Reasoning(self.explanation, self._requested_mode, ThinkingMode.FAST),
             stage_times={"extrapolate": (time.monotonic_ns() - started_ns) / 1e9},
         )
 
     def answer(self, observation: Observation, question: str) -> Iterator[str]:
         """Says that it cannot answer."""
-        yield "I am the constant velocity baseline and see no pictures, so I cannot answer questions about the scene."
+        yield f"I am the {self.name} baseline and see no pictures, so I cannot answer questions about the scene."
+
+
+class ConstantVelocityPolicy(BlindPolicy):
+    """Keeps speed and yaw rate: six points, 0.5 s apart. Ignores the pictures and the command."""
+
+    info = PolicyInfo(model_id="constant_velocity", weights_hash="", trained=True, image_size=(1, 1))
+    name = "constant velocity"
+    explanation = "This baseline sees no pictures: it keeps the present speed and yaw rate for three seconds."
+
+    def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
+        """The continued arc; its covariance is that of an acceleration of ACCELERATION_SIGMA."""
+        covariance = (0.5 * ACCELERATION_SIGMA * TIMES**2)[:, None, None] ** 2 * np.eye(2)
+        return continued_arc(observation.ego, TIMES), covariance
 
 
 def continued_arc(ego: EgoState, times: Array) -> Array:

@@ -5,8 +5,6 @@ that model's figures needs no eyes.
 """
 
 import json
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +15,16 @@ from torch import Tensor, nn
 from opendrivevla_ros.core.ego import HISTORY_POINTS, Command, EgoState
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
+from opendrivevla_ros.core.plan import PlanError, PlanFailure
 from opendrivevla_ros.core.policy import PolicyInfo
-from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.policies import checkpoint
+from opendrivevla_ros.policies.baselines import TIMES, BlindPolicy
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.strict_json import from_plain, to_plain
 
 POLICY = "ego_state"
-TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 POINTS = len(TIMES)
 INPUTS = 3 * HISTORY_POINTS + 2 + 2 + 1 + 1 + len(Command)
-CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
-EXPLANATION = "This baseline sees no pictures: it plans from the ego motion and the command alone."
 
 
 @dataclass(frozen=True)
@@ -77,47 +72,24 @@ def ego_numbers(ego: EgoState, command: Command) -> Array:
     return np.concatenate([ego.history.ravel(), ego.velocity[:2], ego.acceleration[:2], rates, one_hot])
 
 
-class EgoStatePolicy:
+class EgoStatePolicy(BlindPolicy):
     """Plans six points, 0.5 s apart. Keeps nothing from call to call."""
 
+    name = "ego-state"
+    explanation = "This baseline sees no pictures: it plans from the ego motion and the command alone."
+
     def __init__(self, network: EgoStateNetwork, *, model_id: str, weights_hash: str) -> None:
+        super().__init__()
         self._network = network.eval()
-        self._requested_mode = ThinkingMode.FAST
-        self._info = PolicyInfo(model_id=model_id, weights_hash=weights_hash, trained=True, image_size=(1, 1))
+        self.info = PolicyInfo(model_id=model_id, weights_hash=weights_hash, trained=True, image_size=(1, 1))
 
-    @property
-    def info(self) -> PolicyInfo:
-        return self._info
-
-    def reset(self) -> None:
-        """There is nothing to forget."""
-
-    def set_thinking_mode(self, mode: ThinkingMode) -> None:
-        """There is nothing to think about; plans report FAST."""
-        self._requested_mode = mode
-
-    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
-        """The network's points, or PlanError for an ego state that is not finite or a deadline already past."""
-        started_ns = time.monotonic_ns()
-        if deadline_ns is not None and started_ns >= deadline_ns:
-            late_ms = (started_ns - deadline_ns) / 1e6
-            raise PlanError(PlanFailure.DEADLINE, f"the deadline had passed {late_ms:.0f} ms before planning began")
+    def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
+        """The network's points. Raises PlanError for a steering that is not finite."""
         numbers = ego_numbers(observation.ego, observation.command.command)
         if not np.isfinite(numbers).all():
             raise PlanError(PlanFailure.BAD_OBSERVATION, "the ego state holds values that are not finite")
         with torch.inference_mode():
-            points = self._network(torch.from_numpy(numbers).float()).double().numpy()
-        return Plan(
-            stamp_ns=observation.stamp_ns,
-            trajectory=Trajectory.from_waypoints(TIMES, points, observation.ego.speed),
-            confidence=CONFIDENCE,
-            reasoning=Reasoning(EXPLANATION, self._requested_mode, ThinkingMode.FAST),
-            stage_times={"network": (time.monotonic_ns() - started_ns) / 1e9},
-        )
-
-    def answer(self, observation: Observation, question: str) -> Iterator[str]:
-        """Says that it cannot answer."""
-        yield "I am the ego-state baseline and see no pictures, so I cannot answer questions about the scene."
+            return self._network(torch.from_numpy(numbers).float()).double().numpy(), None
 
 
 def save_ego_state(network: EgoStateNetwork, config: EgoStateConfig, folder: Path, *, card: str) -> str:

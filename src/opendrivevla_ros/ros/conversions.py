@@ -9,7 +9,6 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
 from nav_msgs.msg import Path
-from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
@@ -26,7 +25,6 @@ from opendrivevla_ros.msg import (
 )
 from opendrivevla_ros.msg import MapElement as MapElementMessage
 from opendrivevla_ros.msg import Reasoning as ReasoningMessage
-from opendrivevla_ros.sensing.calibration import CameraInfo
 from opendrivevla_ros.sensing.images import RawImage
 
 SECOND_NS = 1_000_000_000
@@ -213,19 +211,6 @@ def raw_image(message: ImageMessage) -> RawImage:
         step=message.step,
         is_bigendian=bool(message.is_bigendian),
         data=message.data,
-    )
-
-
-def camera_info(message: CameraInfoMessage) -> CameraInfo:
-    """The plain numbers of a camera_info."""
-    return CameraInfo(
-        width=message.width,
-        height=message.height,
-        k=tuple(message.k),
-        d=tuple(message.d),
-        r=tuple(message.r),
-        p=tuple(message.p),
-        distortion_model=message.distortion_model,
     )
 
 

@@ -12,11 +12,12 @@ from opendrivevla_ros.core.ego import Command
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.msg import DrivingCommand
 from opendrivevla_ros.ros import qos
-from opendrivevla_ros.ros.conversions import camera_info, nanoseconds, raw_image, xyz
+from opendrivevla_ros.ros.conversions import nanoseconds, raw_image, xyz
 from opendrivevla_ros.ros.message_filters_gate import MessageFiltersGate
 from opendrivevla_ros.ros.parameters import Parameters
 from opendrivevla_ros.sensing import images
 from opendrivevla_ros.sensing.assembler import CommandKeeper
+from opendrivevla_ros.sensing.calibration import CameraInfo as PlainCameraInfo
 from opendrivevla_ros.sensing.calibration import CameraInfoMonitor
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings
 from opendrivevla_ros.sensing.refusals import Refused
@@ -85,7 +86,7 @@ class Inputs:
 
         def on_camera_info(message: CameraInfo) -> None:
             if self._is_ready():
-                refused = self.monitor.check(camera, camera_info(message), nanoseconds(message.header.stamp))
+                refused = self.monitor.check(camera, PlainCameraInfo.of(message), nanoseconds(message.header.stamp))
                 self._report([] if refused is None else [refused])
 
         image, profile = f"~/input/{camera}/image", qos.best_effort(2)

@@ -97,15 +97,7 @@ def _note(stream: Stream, message: Any) -> None:
     stream.stamps.append(stamp)
     stream.delays.append(time.time() - stamp)
     if hasattr(message, "distortion_model"):
-        stream.info = CameraInfo(
-            width=message.width,
-            height=message.height,
-            k=tuple(message.k),
-            d=tuple(message.d),
-            r=tuple(message.r),
-            p=tuple(message.p),
-            distortion_model=message.distortion_model,
-        )
+        stream.info = CameraInfo.of(message)
     elif hasattr(message, "data"):
         stream.bytes = len(message.data)
         stream.size = (message.width, message.height) if hasattr(message, "width") else _jpeg_size(message.data)

@@ -1,7 +1,7 @@
 """The parameters of vla_node as one table: defaults, units, limits, when each may change, and their JSON schema."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,27 +182,44 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def declare(node: Node, table: Iterable[Entry]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Declares a table's parameters; their values, always valid, and what is wrong with overrides, both by name.
+
+    rclpy raises from the constructor for an override out of range; here it is one sentence, and the default holds.
+    """
+    overrides: Mapping[str, Parameter] = node._parameter_overrides
+    values: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    for entry in table:
+        value: Any = entry.default
+        if entry.name in overrides:
+            given = overrides[entry.name].value
+            problem = entry.problem(given)
+            if problem:
+                refused[entry.name] = problem
+            else:
+                value = type(entry.default)(given)
+        node.declare_parameter(entry.name, value, entry.descriptor(), ignore_override=True)
+        values[entry.name] = value
+    return values, refused
+
+
+def unknown_parameters(node: Node, known: Container[str]) -> list[str]:
+    """Names of overrides that are no parameter of the node's."""
+    return [
+        name
+        for name in node._parameter_overrides
+        if name not in known and name not in RCLPY_PARAMETERS and not name.startswith(QOS_PREFIX)
+    ]
+
+
 class Parameters:
     """The declared parameters of a node. `values[name]` is always valid; `problems()` is what was refused at start."""
 
     def __init__(self, node: Node, is_configured: Callable[[], bool]) -> None:
-        self.values: dict[str, Any] = {}
         self._is_configured = is_configured
         self._node = node
-        self._refused: dict[str, str] = {}
-        # rclpy raises from the constructor for an override out of range; here it has to be one sentence of configure.
-        overrides: Mapping[str, Parameter] = node._parameter_overrides
-        for entry in TABLE:
-            value: Any = entry.default
-            if entry.name in overrides:
-                given = overrides[entry.name].value
-                problem = entry.problem(given)
-                if problem:
-                    self._refused[entry.name] = problem
-                else:
-                    value = type(entry.default)(given)
-            node.declare_parameter(entry.name, value, entry.descriptor(), ignore_override=True)
-            self.values[entry.name] = value
+        self.values, self._refused = declare(node, TABLE)
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
@@ -212,8 +229,7 @@ class Parameters:
         """Everything that makes configure refuse: bad overrides, unknown names, contradictions."""
         unknown = [
             f"parameter {name} is unknown; the parameters are listed in config/vla.param.schema.json"
-            for name in self._node._parameter_overrides
-            if name not in ENTRIES and name not in RCLPY_PARAMETERS and not name.startswith(QOS_PREFIX)
+            for name in unknown_parameters(self._node, ENTRIES)
         ]
         return [*self._refused.values(), *unknown, *contradictions(self.values)]
 

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.ros import qos
-from opendrivevla_ros.ros.conversions import camera_info, xyz
+from opendrivevla_ros.ros.conversions import xyz
 from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.sensing.calibration import (
     CalibrationError,
@@ -21,6 +21,7 @@ from opendrivevla_ros.sensing.calibration import (
     require_fit,
     rig_from_infos,
 )
+from opendrivevla_ros.sensing.calibration import CameraInfo as PlainCameraInfo
 
 INFO_TIMEOUT_S = 10.0
 Place = tuple[Any, Any]  # translation and quaternion xyzw of an optical frame in base_link
@@ -98,7 +99,7 @@ def _from_camera_info(
     missing = [camera for camera in CAMERA_NAMES if camera not in extrinsics]
     if missing:
         raise CalibrationError(_what_is_missing(missing, infos, parameters["base_frame"]))
-    plain = {camera: camera_info(info) for camera, info in infos.items()}
+    plain = {camera: PlainCameraInfo.of(info) for camera, info in infos.items()}
     return rig_from_infos(plain, extrinsics, rectified=parameters["rectified"])
 
 

@@ -1,12 +1,10 @@
 """The parameters of world_node: all are read once, at the start."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 
-from opendrivevla_ros.ros.parameters import QOS_PREFIX, RCLPY_PARAMETERS, START, ConfigurationError, Entry
+from opendrivevla_ros.ros.parameters import START, ConfigurationError, Entry, declare, unknown_parameters
 from opendrivevla_ros.world.families import FAMILIES
 
 WORLD_TABLE: tuple[Entry, ...] = (
@@ -34,24 +32,10 @@ WORLD_TABLE: tuple[Entry, ...] = (
 
 def read_world_parameters(node: Node) -> dict[str, Any]:
     """Declares the parameters and gives their values; raises ConfigurationError with everything that is wrong."""
-    overrides: Mapping[str, Parameter] = node._parameter_overrides
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for entry in WORLD_TABLE:
-        value: Any = entry.default
-        if entry.name in overrides:
-            given = overrides[entry.name].value
-            problem = entry.problem(given)
-            if problem:
-                problems.append(problem)
-            else:
-                value = type(entry.default)(given)
-        node.declare_parameter(entry.name, value, entry.descriptor(), ignore_override=True)
-        values[entry.name] = value
-    known = {*values, *RCLPY_PARAMETERS}
-    for name in overrides:
-        if name not in known and not name.startswith(QOS_PREFIX):
-            problems.append(f"parameter {name} is unknown; the parameters are {', '.join(values)}")
+    values, refused = declare(node, WORLD_TABLE)
+    problems = list(refused.values())
+    for name in unknown_parameters(node, values):
+        problems.append(f"parameter {name} is unknown; the parameters are {', '.join(values)}")
     if values["image_width"] % 16:
         width = values["image_width"]
         problems.append(f"parameter image_width is {width}, which has no height at 16:9; give a multiple of 16")

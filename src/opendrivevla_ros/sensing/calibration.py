@@ -123,6 +123,12 @@ class CameraInfo:
     p: Sequence[float] = ()
     distortion_model: str = "plumb_bob"
 
+    @classmethod
+    def of(cls, message: Any) -> "CameraInfo":
+        """The numbers of a message, live or from a bag."""
+        vectors = {name: tuple(getattr(message, name)) for name in ("k", "d", "r", "p")}
+        return cls(int(message.width), int(message.height), **vectors, distortion_model=message.distortion_model)
+
 
 def camera_from_info(
     name: str, info: CameraInfo, camera_to_base: Array, *, rectified: bool = False

@@ -74,9 +74,7 @@ class Clips(Dataset[list[LabelledFrame]]):
 
     def __init__(self, store: DriveStore, config: PerceptionConfig, size: int) -> None:
         self._store, self._config, self._size = store, config, size
-        self._places = [
-            (index, start) for index, length in enumerate(store.lengths) for start in range(0, length - size + 1, size)
-        ]
+        self._places = clip_places(store, size)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -39,8 +39,8 @@ class LoopSettings:
     steps: of the optimiser. batch_size: samples a process takes at once; accumulation: batches a step, so a step sees
     batch_size * accumulation samples of each process. warmup_steps: of linear rise to learning_rate, before the
     cosine to 0. clip_norm: largest norm of the gradient. save_every: steps between saved states. workers: processes
-    that load samples, 0 for none. gradient_checkpointing: of the BEV encoder and the language model, which saves
-    memory for half as much time again.
+    that load samples, 0 for none. gradient_checkpointing: of the BEV encoder and the language model, which takes
+    less memory and more time.
     """
 
     steps: int
