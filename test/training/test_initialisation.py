@@ -9,7 +9,7 @@ from training.samples import map_labels
 
 from opendrivevla_ros.perception.bev_encoder import SpatialCrossAttention
 from opendrivevla_ros.perception.network import PerceptionNetwork
-from opendrivevla_ros.training.initialisation import CLASS_PRIOR, start_from_nothing
+from opendrivevla_ros.training.initialisation import CLASS_PRIOR, moved_queries, start_from_nothing
 from opendrivevla_ros.training.perception_step import map_losses
 
 
@@ -68,3 +68,18 @@ def test_track_queries_start_spread_over_the_ground():
     assert places.min() > 0.0
     assert places.max() < 1.0
     assert places.std(0).min() > 0.2  # of even places: 0.29
+
+
+def test_learned_queries_can_be_moved_to_any_place():
+    perception = network()
+    dim = CONFIG.embed_dim
+    places = torch.randn(30, 2)
+    moved = moved_queries(perception, places)
+    torch.testing.assert_close(perception.reference_points(moved[:, :dim])[:, :2], places, atol=1e-4, rtol=0)
+    moved.sum().backward()
+    gradient = perception.query_embedding.weight.grad
+    assert gradient is not None
+    assert gradient[:-1].any(1).sum() > 1, "only one learned query learns from all places"
+    assert not gradient[-1].any(), "the ego's query is no object's"
+    learned = perception.query_embedding.weight[:-1, dim:]
+    assert (moved[:, None, dim:] == learned).all(-1).any(1).all(), "what a query says moved with its place"

@@ -1,5 +1,6 @@
 """Perception's training step: it learns a frame, follows objects by their labels, and reaches every layer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,18 @@ from training.samples import box_labels, map_labels, plan_label
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.perception.tracks import UNTRACKED
 from opendrivevla_ros.training import perception_step
+from opendrivevla_ros.training.dense_head import PEAKS
 from opendrivevla_ros.training.labels import BoxLabels
 from opendrivevla_ros.training.loop import LoopSettings, train
 from opendrivevla_ros.training.losses import track_losses
 from opendrivevla_ros.training.metrics import read_metrics
-from opendrivevla_ros.training.perception_step import LabelledFrame, PerceptionTraining, every_layer, occupied
+from opendrivevla_ros.training.perception_step import (
+    GHOST,
+    LabelledFrame,
+    PerceptionTraining,
+    every_layer,
+    occupied,
+)
 
 
 def labelled(index: int = 0, *, objects: int = 3) -> LabelledFrame:
@@ -36,7 +44,10 @@ def test_the_loss_of_one_frame_falls_by_half_in_thirty_steps(training: Perceptio
     assert rows[-1]["loss"] < rows[0]["loss"] / 2
     for name in (
         "centres",
+        "cell_boxes",
         "occupancy",
+        "peak_class",
+        "peak_box",
         "track_class",
         "track_box",
         "map_class",
@@ -61,17 +72,25 @@ def test_a_scene_of_two_frames_trains_every_part_that_has_a_say(training: Percep
         assert in_part == (part != "memory_bank.save_proj"), part  # two frames are too few to read a memory
 
 
-def test_an_object_keeps_its_query_from_frame_to_frame(training: PerceptionTraining, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("ghosts", [False, True])
+def test_what_a_frame_hands_to_the_next(monkeypatch: pytest.MonkeyPatch, ghosts: bool):
+    """An object keeps its query; what is sure of something that is not there goes on as a track of nothing."""
+    config = replace(CONFIG, birth_score=0.0 if ghosts else 1.0)
+    training = PerceptionTraining(PerceptionNetwork(config)).train()
     seen: list[torch.Tensor] = []
 
     def watched(logits: torch.Tensor, codes: torch.Tensor, objects: torch.Tensor, labels: BoxLabels):
-        seen.append(objects)
+        if len(objects) != PEAKS:
+            seen.append(objects)
         return track_losses(logits, codes, objects, labels)
 
     monkeypatch.setattr(perception_step, "track_losses", watched)
     training([[labelled(0, objects=3), labelled(1, objects=2), labelled(2, objects=2)]])
     carried = [objects[objects >= 0].tolist() for objects in seen]
-    assert [sorted(ids) for ids in carried] == [[], [10, 11, 12], [10, 11]]
+    assert [sorted(set(ids) - {GHOST}) for ids in carried] == [[], [10, 11, 12], [10, 11]]
+    # of all tracks, fresh and carried, each that no object was matched to in the frame before
+    wrong = [0, CONFIG.queries - 3, 2 * CONFIG.queries - 2] if ghosts else [0, 0, 0]
+    assert [ids.count(GHOST) for ids in carried] == wrong
     assert all((objects[: CONFIG.queries] == UNTRACKED).all() for objects in seen)
 
 

@@ -3,7 +3,8 @@
 import math
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from opendrivevla_ros.perception.bev_encoder import SpatialCrossAttention
 from opendrivevla_ros.perception.map_merge import IN_MASK
@@ -50,7 +51,27 @@ def _spread_queries(perception: PerceptionNetwork) -> None:
     places = (0.5 + torch.arange(1, count + 1)[:, None] * torch.tensor(R2_STEPS)) % 1.0
     wanted = torch.cat([(EDGE + (1 - 2 * EDGE) * places).logit(), torch.zeros(count, 1)], 1)
     positions = table[:count, :dim]
-    positions += (wanted - layer(positions)) @ torch.linalg.pinv(layer.weight).T
+    positions += _least_move(layer, wanted - layer(positions))
+
+
+def moved_queries(perception: PerceptionNetwork, places: Tensor) -> Tensor:
+    """For each of places [P, 2] (x, y, before the sigmoid) the nearest learned query, moved there: [P, 2C].
+
+    Gradients flow to the learned query as if it had not been moved.
+    """
+    layer, dim = perception.reference_points, perception.config.embed_dim
+    learned = perception.query_embedding.weight[:-1]  # the last is the ego's
+    with torch.no_grad():
+        references = layer(learned[:, :dim])
+        nearest = torch.cdist(places.sigmoid(), references[:, :2].sigmoid()).argmin(1)
+        missing = F.pad(places - references[nearest, :2], (0, 1))
+        move = F.pad(_least_move(layer, missing), (0, dim))
+    return learned[nearest] + move
+
+
+def _least_move(layer: nn.Linear, outputs: Tensor) -> Tensor:
+    """The smallest change of the inputs that changes the layer's outputs by this much."""
+    return outputs @ torch.linalg.pinv(layer.weight).T
 
 
 def _last_linear(branch: nn.Module) -> nn.Linear:

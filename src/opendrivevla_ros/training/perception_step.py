@@ -1,37 +1,38 @@
 """One step of perception's training: short scenes, frame by frame as a vehicle sees them, to losses.
 
 What a frame hands to the next is decided by the labels, not by scores: a query follows the object it was matched to
-for as long as that is there (UniAD, arXiv 2212.10156, after MOTR, arXiv 2105.03247).
+for as long as that is there (UniAD, arXiv 2212.10156, after MOTR, arXiv 2105.03247). Beside those go the queries that
+driving would take for objects, though they are none: a decoder that never met a wrong track would never drop one
+(MOTR, section 3.5, which inserts such tracks).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from opendrivevla_ros.perception.config import MAP_CLASSES, PerceptionConfig
+from opendrivevla_ros.perception.config import MAP_CLASSES
 from opendrivevla_ros.perception.map_head import MapHead
 from opendrivevla_ros.perception.network import EgoMotion, PerceptionFrame, PerceptionNetwork
 from opendrivevla_ros.perception.track_head import TrackDecoding, TrackHead
 from opendrivevla_ros.perception.tracker import LidarPose, Tracker
 from opendrivevla_ros.perception.tracks import EGO, UNTRACKED, Tracks, fresh_tracks
+from opendrivevla_ros.perception.transforms import inverse_sigmoid
+from opendrivevla_ros.training.dense_head import DenseHead
+from opendrivevla_ros.training.initialisation import moved_queries
 from opendrivevla_ros.training.labels import BoxLabels, MapLabels, PlanLabel
 from opendrivevla_ros.training.losses import (
-    heatmap_loss,
-    heatmap_target,
     map_query_losses,
     mask_loss,
-    occupancy_loss,
     track_losses,
 )
 from opendrivevla_ros.training.matching import Matching
 from opendrivevla_ros.training.token_reader import FrameTokens, TokenReader, future_loss
 
 FUTURE_WEIGHT = 0.25  # of a metre that an agent's future is off
+GHOST = 2**62  # the id of a track that follows nothing; no label has it
 PLAN_WEIGHT = 4.0  # of ten metres that the plan is off: it is one number beside many
-CENTRE_PRIOR = 0.1  # the heatmap's first guess everywhere (CornerNet, arXiv 1808.01244, section 4.1)
 
 
 @dataclass(frozen=True)
@@ -58,25 +59,6 @@ def move_frame(frame: PerceptionFrame, device: torch.device | str) -> Perception
         lidar_to_global_rotation=frame.lidar_to_global_rotation.to(device),
         lidar_to_global_translation=frame.lidar_to_global_translation.to(device),
     )
-
-
-class DenseHead(nn.Module):
-    """Centres and map classes of every BEV cell, straight from its features; only training has it.
-
-    It gives the BEV something to learn before the queries find anything.
-    """
-
-    def __init__(self, config: PerceptionConfig) -> None:
-        super().__init__()
-        self.side = config.bev_size
-        self.centres = nn.Linear(config.embed_dim, config.classes)
-        self.occupancy = nn.Linear(config.embed_dim, len(MAP_CLASSES))
-        nn.init.constant_(self.centres.bias, -math.log((1 - CENTRE_PRIOR) / CENTRE_PRIOR))
-
-    def forward(self, bev: Tensor) -> tuple[Tensor, Tensor]:
-        """BEV features [S, C] to logits [classes, n, n] and [map classes, n, n]."""
-        centres, occupancy = self.centres(bev), self.occupancy(bev)
-        return centres.T.unflatten(1, (self.side, self.side)), occupancy.T.unflatten(1, (self.side, self.side))
 
 
 class PerceptionLosses(nn.Module):
@@ -114,16 +96,15 @@ class PerceptionLosses(nn.Module):
     ) -> tuple[dict[str, Tensor], FrameTokens]:
         boxes, elements, config = labelled.boxes, labelled.map_elements, self.perception.config
         bev = scene.encode(pyramid, labelled.frame)
-        centres, occupancy = self.dense(bev)
-        wanted = heatmap_target(boxes, classes=config.classes, size=config.bev_size, range_metres=config.range_metres)
+        dense, peaks = self.dense(bev, boxes, occupied(elements))
         tracked = scene.track(bev, labelled.frame, boxes)
         hidden = tracked.hidden[tracked.matching.queries]
         followed = boxes.rows(tracked.matching.labels)
         trajectories = self.perception.pts_bbox_head.trajectories(hidden)[:, config.past_steps :]
         mapped, map_tokens = map_losses(self.perception.seg_head, bev, elements)
         losses = {
-            "centres": heatmap_loss(centres, wanted),
-            "occupancy": occupancy_loss(occupancy, occupied(elements)),
+            **dense,
+            **peak_losses(self.perception, bev, peaks, boxes),
             **tracked.losses,
             "track_future": FUTURE_WEIGHT * future_loss(trajectories, followed),
             "track_state": self.reader.state_loss(hidden, followed),
@@ -172,7 +153,7 @@ class _Scene:
         return bev
 
     def track(self, bev: Tensor, frame: PerceptionFrame, labels: BoxLabels) -> _Tracked:
-        """The frame's tracks; those with an object go on to the next frame under its id."""
+        """The frame's tracks; those with an object go on to the next frame under its id, others as a GHOST."""
         network, config = self._network, self._network.config
         queries = network.query_embedding.weight
         fresh = fresh_tracks(queries, network.reference_points(queries[:, : config.embed_dim]), config)
@@ -183,9 +164,10 @@ class _Scene:
         losses, matching = track_losses(logits, codes, tracks.ids, labels)
         ids = tracks.ids.where(tracks.ids == EGO, UNTRACKED)
         ids[matching.queries] = labels.ids[matching.labels]
-        self._hand_over(replace(tracks, ids=ids), decoding)
         sure = decoding.logits.detach().sigmoid().amax(1) >= config.birth_score
-        return _Tracked(losses, decoding.hidden[-1], matching, (ids >= 0) | (sure & (ids != EGO)))
+        ids = ids.masked_fill(sure & (ids == UNTRACKED), GHOST)
+        self._hand_over(replace(tracks, ids=ids), decoding)
+        return _Tracked(losses, decoding.hidden[-1], matching, ids >= 0)
 
     def _hand_over(self, tracks: Tracks, decoding: TrackDecoding) -> None:
         network = self._network
@@ -210,6 +192,23 @@ def every_layer(head: TrackHead, decoding: TrackDecoding) -> tuple[Tensor, Tenso
         torch.stack(logits).float(),
         torch.cat([centre[..., :2], code[..., 2:4], centre[..., 2:], code[..., 5:]], dim=-1),
     )
+
+
+def peak_losses(network: PerceptionNetwork, bev: Tensor, peaks: Tensor, labels: BoxLabels) -> dict[str, Tensor]:
+    """Class and box losses of a second group of queries: learned ones, moved to where the BEV [S, C] shows objects.
+
+    peaks: [P, 2] x, y in metres. Spread over the ground, few queries start near an object, and a decoder that they
+    alone teach learns slowly (Group DETR, arXiv 2207.13085, for groups; DN-DETR, arXiv 2203.01305, for why).
+    """
+    config = network.config
+    lowest, highest = peaks.new_tensor(config.range_metres).split(3)
+    places = inverse_sigmoid((peaks - lowest[:2]) / (highest - lowest)[:2])
+    query = moved_queries(network, places)
+    reference = network.reference_points(query[:, : config.embed_dim])
+    logits, codes = every_layer(network.pts_bbox_head, network.pts_bbox_head.decode(bev, query, reference))
+    untracked = torch.full((len(peaks),), UNTRACKED, device=peaks.device)
+    losses, _ = track_losses(logits, codes, untracked, labels)
+    return {name.replace("track", "peak"): loss for name, loss in losses.items()}
 
 
 def map_losses(head: MapHead, bev: Tensor, labels: MapLabels) -> tuple[dict[str, Tensor], Tensor]:
