@@ -107,12 +107,14 @@ SMALL = Recipe(
             4,
             fixed_norms=True,
         ),
-        LanguageStep("schooling", "schooling", _speaking(2500, 1.5e-3), truth=True),
+        LanguageStep("schooling", "schooling", _speaking(4000, 1.5e-3), truth=True),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}
         ),
         LanguageStep("interaction", "interaction", _speaking(200, 5e-4), {"agent": 4.0, "question": 1.0, "plan": 5.0}),
         LanguageStep("driving", "instruction", _speaking(1200, 8e-4), SPEECH),
+        OwnDrivesStep("own_drives", first=2240, scenarios=280),
+        LanguageStep("refinement", "instruction", _speaking(800, 5e-4), SPEECH, own=True),
     ),
 )

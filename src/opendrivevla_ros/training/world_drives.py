@@ -27,6 +27,8 @@ FIRST_WAIT_S, NEXT_WAIT_S = 4.0, 5.0  # most seconds before the first stretch, a
 UNDISTURBED = 0.4  # share of the drives that the expert drives as it wants
 DISTURBANCE_S = 0.8  # how long a disturbance lasts, on average
 MOST_ACCELERATION, MOST_STEERING = 1.5, 0.035  # m/s^2, rad: standard deviations of the strongest disturbances
+LAPSES_EVERY_S, LAPSE_S = 4.0, 2.0  # between lapses, and how long one lasts, on average
+NUDGED_ABOVE, LAPSED_ABOVE = -3.0, -5.0  # m/s^2: an expert that brakes harder brakes for its life
 QUESTIONS = 4
 MAP_REACH = (42.0, 42.0)  # metres, of map labels: what the small network perceives, and a little more
 
@@ -77,19 +79,27 @@ def stretches(number: int, split: Split, renderer: Renderer) -> Iterator[list[St
 
 
 def disturbed_expert(random: np.random.Generator) -> Callable[[World], EgoCommand]:
-    """The expert with a hand that is nudged now and then, so that its way back is among what is learned.
+    """The expert with a nudged hand and a wandering mind, so that its way back is among what is learned.
 
-    The nudges are an Ornstein-Uhlenbeck process; how strong they are is drawn once (DART, arXiv 1703.09327).
+    The nudges are an Ornstein-Uhlenbeck process; how strong they are is drawn once (DART, arXiv 1703.09327). In a
+    lapse the ego goes on at the speed that it has, whatever is ahead, or stands on where it stands. Without lapses a
+    motion history tells what the expert is about, and a model learns to go on as it went, which at the wheel it then
+    does for ever (the copycat problem, arXiv 2010.14876).
     """
     strength = random.uniform(0.2, 1.0) * np.array([MOST_ACCELERATION, MOST_STEERING])
     keep = np.exp(-STEP_S / DISTURBANCE_S)
-    nudge = np.zeros(2)
+    nudge, lapse_s = np.zeros(2), 0.0
 
     def drive(world: World) -> EgoCommand:
-        nonlocal nudge
+        nonlocal nudge, lapse_s
         nudge = keep * nudge + np.sqrt(1 - keep**2) * strength * random.standard_normal(2)
+        lapse_s -= STEP_S
+        if random.uniform() < STEP_S / LAPSES_EVERY_S:
+            lapse_s = random.exponential(LAPSE_S)
         command = expert_command(world)
-        if command.acceleration < -3.0:  # it brakes for its life: whoever disturbs that teaches collisions
+        if lapse_s > 0 and command.acceleration > LAPSED_ABOVE:
+            return EgoCommand(0.0, command.steering)
+        if command.acceleration < NUDGED_ABOVE:  # whoever disturbs that teaches collisions
             return command
         return EgoCommand(command.acceleration + nudge[0], command.steering + nudge[1])
 
