@@ -71,6 +71,28 @@ def test_greedy_plans_equal_transformers_on_the_published_size(
     assert list(result.tokens[0]) == transformers_plan(model, grammar, embeddings)
 
 
+def test_median_digits_are_the_medians_of_their_distributions(
+    small_model: DrivingLanguageModel, small_grammar: TokenGrammar, embeddings: torch.Tensor
+) -> None:
+    generator = TrajectoryGenerator(Decoder(small_model, max_length=1024), small_grammar, median_digits=True)
+    tokens = generator.generate(embeddings).tokens[0]
+    with torch.inference_mode():
+        whole = torch.cat([embeddings, small_model.model.embed_tokens(torch.tensor(tokens))])
+        logits = small_model(inputs_embeds=whole[None]).logits[0, len(embeddings) - 1 :]
+    state, medians = 0, 0
+    for token, scores in zip(tokens, logits, strict=False):
+        options = sorted(small_grammar.choices[state], key=small_grammar.texts.__getitem__)
+        if [small_grammar.texts[option] for option in options] == list("0123456789"):
+            below = float(scores[options].softmax(0)[: options.index(token)].sum())
+            above = float(scores[options].softmax(0)[options.index(token) + 1 :].sum())
+            assert max(below, above) <= 0.5 + 1e-3
+            medians += 1
+        else:
+            assert token == max(options, key=lambda option: float(scores[option]))
+        state = small_grammar.advance(state, token)
+    assert medians == 24, "two decimals of twelve numbers"
+
+
 def test_forced_tokens_cost_no_forward_of_their_own(
     small_generator: TrajectoryGenerator, embeddings: torch.Tensor
 ) -> None:

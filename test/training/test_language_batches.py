@@ -1,5 +1,6 @@
 """Teacher forcing: what is learned, what is not, and that the package's own generation gives it back."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def batches(model: DrivingLanguageModel, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def loss_of(model: DrivingLanguageModel, batch: LanguageBatch) -> torch.Tensor:
-    return answer_loss(model, batch, read(model, batch))
+    return answer_loss(model, batch, read(model, batch)[-1])
 
 
 def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrainedTokenizerFast):
@@ -89,6 +90,14 @@ def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrain
         assert (labels != IGNORED).nonzero()[:, 0].tolist() == list(range(len(prompt), end))
         torch.testing.assert_close(batch.embeddings[row, len(prompt) : end], model.model.embed_tokens(learned))
         assert batch.asked[row] == len(prompt) - 1
+        mine = batch.read.places[:, 0] == row
+        digits = model.model.embed_tokens.weight[tokenizer.encode("0123456789", add_special_tokens=False)]
+        ends = batch.embeddings[row, batch.read.places[mine, 1]]
+        assert (torch.cdist(ends, digits).amin(1) < 1e-4).all(), "a number ends in a digit"
+        assert batch.read.values[mine][:2].tolist() == [0.0, 4.0]
+        mine = batch.written.places[:, 0] == row
+        nexts = tokenizer.decode(labels[batch.written.places[mine, 1] + 1])
+        assert nexts == "".join(re.findall(r"-?\d+\.\d+", turn.answer))
     assert batch.has_points.tolist() == [True, True, False]
     assert batch.points[1, 1].tolist() == [-0.5, 2.25]
 

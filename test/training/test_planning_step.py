@@ -70,7 +70,7 @@ def test_the_loss_is_that_of_what_inference_sees(model: OpenDriveVlaModel, token
     batches = LanguageBatches(model.language, tokenizer, system_text="You drive.", end_id=tokenizer.eos_token_id)
     with torch.no_grad():
         batch = batches([Turn(EXAMPLE.user, features, EXAMPLE.answer)])
-        expected = answer_loss(model.language, batch, read(model.language, batch))
+        expected = answer_loss(model.language, batch, read(model.language, batch)[-1])
         torch.testing.assert_close(training([EXAMPLE])["answer"], expected)
 
 

@@ -1,7 +1,7 @@
 """What the subcommands share: the terminal, failing with one sentence, figures in tables."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,14 @@ def progress_bar() -> Progress:
     """A progress bar for fractions; it goes away when the work is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+
+
+def show_progress(what: str, shares: Iterable[float]) -> None:
+    """Does work that yields the share of it that is done, under a progress bar."""
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=1.0)
+        for share in shares:
+            bar.update(task, completed=share)
 
 
 def summarize_times(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:

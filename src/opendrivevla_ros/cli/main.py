@@ -2,7 +2,7 @@
 
 import typer
 
-from opendrivevla_ros.cli import checkpoint, demo, doctor, evaluate, play, replay, train, world
+from opendrivevla_ros.cli import checkpoint, demo, doctor, evaluate, finetune, play, replay, train, world
 
 app = typer.Typer(
     name="odv",
@@ -15,6 +15,7 @@ app.command()(replay.replay)
 app.command()(play.play)
 app.command()(doctor.doctor)
 app.command()(train.train)
+app.command()(finetune.finetune)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(world.app, name="world")

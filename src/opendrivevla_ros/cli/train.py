@@ -1,8 +1,5 @@
 """`odv train`: makes a checkpoint by a recipe, stage by stage; what is done is kept, what was cut off goes on."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +12,9 @@ from opendrivevla_ros.cli.console import (
     one_sentence_errors,
     packages_of_the_world,
     progress_bar,
+    show_progress,
 )
+from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
 
 if TYPE_CHECKING:
     from opendrivevla_ros.training.recipe import Step
@@ -28,12 +27,6 @@ FORMATS = {  # of instruction data, and who reads it
     "nucaption": "read_nucaption",
     "nux": "read_nux",
     "gpt-driver": "read_gpt_driver",
-}
-# Memory goes back to the allocator, not to the system, which on CPU would have to clear it anew for every step.
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
 }
 
 
@@ -83,13 +76,13 @@ def train(
             recipe = SMALL.without(without or ())
             run = RecipeRun(recipe, output)
             steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
-            if "LOCAL_RANK" in os.environ:  # one of the processes that a launcher started for a stage
+            if is_launched():  # for one stage
                 for step in recipe.training_steps:
                     if step in steps:
                         run.run(step)
                 return
             source = None if data is None else _scenes(data, version, split, instructions or (), run)
-            _make(run, steps, source, processes or _processes(), everything=not stages)
+            _make(run, steps, source, processes or default_processes(), everything=not stages)
         except (TrainingError, DatasetError) as error:
             raise CommandError(str(error)) from error
 
@@ -116,7 +109,7 @@ def _make(
 ) -> None:
     from opendrivevla_ros.training.recipe import SMALL, LanguageStep, OwnDrivesStep
 
-    _show("drives", run.draw(processes) if source is None else source)
+    show_progress("drives", run.draw(processes) if source is None else source)
     console.print("tokenizer")
     run.tokenizer()
     for step in steps:
@@ -124,10 +117,10 @@ def _make(
             console.print(f"{step.name}: done before")
             continue
         if isinstance(step, OwnDrivesStep):
-            _show(step.name, run.drive(step, processes))
+            show_progress(step.name, run.drive(step, processes))
             continue
         if isinstance(step, LanguageStep) and not step.truth:
-            _show("look at the drives", run.look(processes))
+            show_progress("look at the drives", run.look(processes))
         console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
         left_out = [other.name for other in SMALL.steps if other not in run.recipe.steps]
         _launch(step.name, run.folder, left_out, processes)
@@ -155,26 +148,6 @@ def _make_ego_state(output: Path, stages: list[str] | None) -> None:
 
 
 def _launch(stage: str, output: Path, without: Iterable[str], processes: int) -> None:
-    """Trains a stage in processes of their own, as a cluster's launcher would."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "opendrivevla_ros.cli.main", "train", stage, "--output", str(output)]
-    command += [argument for name in without for argument in ("--without", name)]
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ}
-    if subprocess.run(command, env=environment, check=False).returncode != 0:
-        raise CommandError(
-            f"the stage {stage} stopped; its reason stands above, and the same command goes on from there"
-        )
-
-
-def _show(what: str, shares: Iterable[float]) -> None:
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=1.0)
-        for share in shares:
-            bar.update(task, completed=share)
-
-
-def _processes() -> int:
-    import torch
-
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    """Trains a stage in processes of their own."""
+    left_out = [argument for name in without for argument in ("--without", name)]
+    launch(["train", stage, "--output", str(output), *left_out], processes, what=f"the stage {stage}")

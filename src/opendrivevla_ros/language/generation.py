@@ -22,6 +22,7 @@ from opendrivevla_ros.language.grammar import TokenGrammar
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 
 NO_DEADLINE = Deadline()
+DIGITS = "0123456789"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,14 @@ class TrajectoryGeneration:
 
 
 class TrajectoryGenerator:
-    """Writes plans with a decoder under a grammar."""
+    """Writes plans with a decoder under a grammar.
 
-    def __init__(self, decoder: Decoder, grammar: TokenGrammar) -> None:
+    median_digits: where any of the ten digits may stand and nothing else, the greedy plan takes their median in place
+    of the likeliest. Of a number that the model is unsure of, the likeliest digit may be any, and is often 0; the
+    median is the least far off on average.
+    """
+
+    def __init__(self, decoder: Decoder, grammar: TokenGrammar, *, median_digits: bool = False) -> None:
         device = decoder.head.device
         self.decoder, self.grammar = decoder, grammar
         self._head = decoder.head[list(grammar.tokens)].clone()  # [U, hidden]
@@ -58,6 +64,10 @@ class TrajectoryGenerator:
         barred = torch.from_numpy(~grammar.allowed).to(device)
         self._barrier = torch.zeros(barred.shape, device=device).masked_fill_(barred, float("-inf"))  # [states, U]
         self._barrier[(~grammar.allowed).all(1)] = 0.0  # rows that are done choose anything, and nobody looks
+        columns = {grammar.texts[token]: column for token, column in self._column.items()}
+        self._digits = [columns[digit] for digit in DIGITS if digit in columns]
+        only_digits = [{grammar.texts[token] for token in options} == set(DIGITS) for options in grammar.choices]
+        self._takes_median = only_digits if median_digits else [False] * len(only_digits)
 
     @torch.inference_mode()
     def generate(
@@ -103,6 +113,8 @@ class TrajectoryGenerator:
         while True:
             logits = penalised(F.linear(hidden, self._head).float()) + self._barrier[states]
             decided = _decide(logits, temperature, generator)
+            if self._takes_median[states[0]]:
+                decided[0] = self._digits[_median(logits[0, self._digits])]
             history.append((logits, decided))
             news: list[list[int]] = [[] for _ in range(rows)]
             for row, column in enumerate(decided):
@@ -179,6 +191,11 @@ def _decide(logits: Tensor, temperature: float, generator: torch.Generator | Non
     gumbel = -torch.empty_like(logits).exponential_(generator=generator).log_()
     gumbel[0] = 0.0
     return (logits / temperature + gumbel).argmax(-1).tolist()
+
+
+def _median(logits: Tensor) -> int:
+    """The first index up to which at least half of the probability lies; logits: one each."""
+    return int((logits.softmax(0).cumsum(0) < 0.5).sum())
 
 
 def _log_probabilities(history: list[tuple[Tensor, list[int]]]) -> Array:

@@ -76,6 +76,6 @@ class EndToEndTraining(PerceptionLosses):
             for turn, seen in zip(asked, tokens, strict=True)
         ]
         batch = self._batches(turns)
-        hidden = read(self._speaker[0], batch)
-        said = {"answer": answer_loss(self._speaker[0], batch, hidden), "points": self.thought(batch, hidden)}
+        states = read(self._speaker[0], batch)
+        said = {"answer": answer_loss(self._speaker[0], batch, states[-1]), "points": self.thought(batch, states)}
         return {**losses, **{name: ANSWER_WEIGHT * loss for name, loss in said.items()}}

@@ -12,8 +12,10 @@ from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, parse_trajectory
 from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.number_reading import KnownNumbers, NumberReading, numbers_in
 
 POINT_METRES = 10.0
+READ_DEPTH, THOUGHT_DEPTH = 1 / 3, 2 / 3  # of the layers: numbers are read, then a plan is made, then it is written
 IGNORED = -100  # a label that adds no loss
 
 
@@ -36,7 +38,8 @@ class LanguageBatch:
 
     embeddings: [B, L, hidden]. labels: int64 [B, L], the token at each position of an answer and of the token that
     ends it, IGNORED elsewhere. asked: int64 [B], the last position of each prompt. points: [B, 6, 2] metres, what an
-    answer that is a trajectory says; has_points: bool [B].
+    answer that is a trajectory says; has_points: bool [B]. read: the numbers of the prompts, known where they end.
+    written: those of the answers, known wherever a part of one is to be said next.
     """
 
     embeddings: Tensor
@@ -44,6 +47,8 @@ class LanguageBatch:
     asked: Tensor
     points: Tensor
     has_points: Tensor
+    read: KnownNumbers
+    written: KnownNumbers
 
 
 class LanguageBatches:
@@ -61,25 +66,38 @@ class LanguageBatches:
 
         Raises TrainingError for an empty answer, and for a turn longer than the model's positions.
         """
-        made = [self._sequence(turn) for turn in turns]
+        prompts = [self._prompt_ids(turn) for turn in turns]
+        made = [self._sequence(turn, ids) for turn, ids in zip(turns, prompts, strict=True)]
         sequences, labels = [sequence for sequence, _ in made], [label for _, label in made]
+        asked = [int((label == IGNORED).sum()) - 1 for label in labels]
         pad, device = nn.utils.rnn.pad_sequence, sequences[0].device
         points = [said_points(turn.answer) for turn in turns]
         nothing = torch.zeros(WAYPOINTS, 2)
+        read: list[tuple[int, int, float]] = []
+        written: list[tuple[int, int, float]] = []
+        for row, (ids, label, end) in enumerate(zip(prompts, labels, asked, strict=True)):
+            start = end + 1 - len(ids)  # features stand before all numbers: places count from the prompt's end
+            read += [(row, start + number.last, number.value) for number in numbers_in(ids, self._tokenizer)]
+            for number in numbers_in(label[end + 1 :].tolist(), self._tokenizer):
+                written += [(row, end + index, number.value) for index in range(number.first, number.last + 1)]
         return LanguageBatch(
             embeddings=pad(sequences, batch_first=True),
             labels=pad(labels, batch_first=True, padding_value=IGNORED),
-            asked=torch.tensor([int((label == IGNORED).sum()) - 1 for label in labels], device=device),
+            asked=torch.tensor(asked, device=device),
             points=torch.stack([nothing if some is None else some for some in points]).to(device),
             has_points=torch.tensor([some is not None for some in points], device=device),
+            read=KnownNumbers.of(read, device),
+            written=KnownNumbers.of(written, device),
         )
 
-    def _sequence(self, turn: Turn) -> tuple[Tensor, Tensor]:
+    def _prompt_ids(self, turn: Turn) -> list[int]:
+        return tokenize_prompt(chat_prompt(self._system_text, turn.user), self._tokenizer)
+
+    def _sequence(self, turn: Turn, prompt_ids: list[int]) -> tuple[Tensor, Tensor]:
         """The embeddings [l, hidden] and labels [l] of a turn."""
         if not turn.answer:
             raise TrainingError(f"there is no answer to learn for the message {turn.user[-80:]!r}")
         model = self._model
-        prompt_ids = tokenize_prompt(chat_prompt(self._system_text, turn.user), self._tokenizer)
         prompt = model.embed_prompt(prompt_ids, turn.features)
         answer = self._tokenizer.encode(turn.answer, add_special_tokens=False)
         spoken = torch.tensor([*answer, self._end_id], device=prompt.device)
@@ -100,12 +118,15 @@ def said_points(answer: str) -> Tensor | None:
     return torch.from_numpy(parse_trajectory(answer)).float()
 
 
-def read(model: DrivingLanguageModel, batch: LanguageBatch) -> Tensor:
-    """The model's last states [B, L, hidden].
+def read(model: DrivingLanguageModel, batch: LanguageBatch) -> tuple[Tensor, ...]:
+    """The model's states [B, L, hidden] before the first layer and after each one, the last of them normalised.
 
     The filling stands on the right, where causal attention hides it from every answer without a mask.
     """
-    return model.model(inputs_embeds=batch.embeddings, use_cache=False).last_hidden_state
+    states: tuple[Tensor, ...] = model.model(
+        inputs_embeds=batch.embeddings, use_cache=False, output_hidden_states=True
+    ).hidden_states
+    return states
 
 
 def answer_loss(model: DrivingLanguageModel, batch: LanguageBatch, hidden: Tensor) -> Tensor:
@@ -118,20 +139,28 @@ def answer_loss(model: DrivingLanguageModel, batch: LanguageBatch, hidden: Tenso
     return F.cross_entropy(model.lm_head(hidden[:, :-1][learned]).float(), wanted[learned])
 
 
+def at_depth(states: Sequence[Tensor], depth: float) -> Tensor:
+    """The states of `read` after that share of the layers."""
+    return states[round(depth * (len(states) - 1))]
+
+
 class FirstThought(nn.Module):
     """Says a trajectory's points where its question ends; only training has it.
 
-    Digits are learned one by one, each as right or wrong. This tells the model how far off it is, before it writes.
+    Digits are learned one by one, each as right or wrong. This tells the model how far off it is, before it writes,
+    and so early in the layers that those after can read it when they write.
     """
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
+        self.normalise = nn.LayerNorm(hidden_size)
         self.points = nn.Linear(hidden_size, 2 * WAYPOINTS)
 
-    def forward(self, batch: LanguageBatch, hidden: Tensor) -> Tensor:
-        """Mean absolute error of the points, in tens of metres; 0 where no answer is a trajectory."""
+    def forward(self, batch: LanguageBatch, states: Sequence[Tensor]) -> Tensor:
+        """Mean absolute error of the points, in POINT_METRES; 0 where no answer is a trajectory."""
+        hidden = at_depth(states, THOUGHT_DEPTH)
         last = hidden[torch.arange(len(hidden), device=hidden.device), batch.asked]
-        found = self.points(last).float().unflatten(1, (WAYPOINTS, 2))
+        found = self.points(self.normalise(last)).float().unflatten(1, (WAYPOINTS, 2))
         errors = (found - batch.points / POINT_METRES).abs().mean((1, 2))
         return (errors * batch.has_points).sum() / batch.has_points.sum().clamp(min=1)
 
@@ -143,10 +172,17 @@ class AnswerTraining(nn.Module):
         super().__init__()
         self.language = model
         self.thought = FirstThought(model.language_config.hidden_size)
+        self.reading = NumberReading(model.language_config.hidden_size)
+        self.writing = NumberReading(model.language_config.hidden_size)
         self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
 
     def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """{"answer": mean cross-entropy, "points": see `FirstThought`}."""
+        """{"answer": mean cross-entropy, "points": see `FirstThought`, "read", "written": see `NumberReading`}."""
         batch = self._batches(turns)
-        hidden = read(self.language, batch)
-        return {"answer": answer_loss(self.language, batch, hidden), "points": self.thought(batch, hidden)}
+        states = read(self.language, batch)
+        return {
+            "answer": answer_loss(self.language, batch, states[-1]),
+            "points": self.thought(batch, states),
+            "read": self.reading(at_depth(states, READ_DEPTH), batch.read),
+            "written": self.writing(at_depth(states, THOUGHT_DEPTH), batch.written),
+        }

@@ -28,14 +28,8 @@ def store_scenes(scenes: NuScenesScenes, store: DriveStore, instructions: Iterab
         said[instruction.sample].append(instruction)
     there = {name.rsplit("-", 1)[0] for name in store.names}
     for done, scene in enumerate(scenes, start=1):
-        stretch: list[StoredSample] = []
-        for sample in scene:
-            stretch.append(StoredSample(sample, words_about(sample, scene, said[sample.token])))
-            if len(stretch) == STRETCH_SAMPLES:
-                _write(store, stretch, there)
-                stretch = []
-        if stretch:
-            _write(store, stretch, there)
+        for stretch in stretches(StoredSample(one, words_about(one, scene, said[one.token])) for one in scene):
+            write_stretch(store, stretch, there)
         yield done / len(scenes)
 
 
@@ -65,7 +59,20 @@ def words_about(sample: DrivingSample, scene: NuScenesScene, instructions: Seque
     return Words(tuple(captions), tuple(questions))
 
 
-def _write(store: DriveStore, stretch: Sequence[StoredSample], there: set[str]) -> None:
+def stretches(samples: Iterable[StoredSample]) -> Iterator[list[StoredSample]]:
+    """Runs of at most STRETCH_SAMPLES samples in a row of one scene."""
+    stretch: list[StoredSample] = []
+    for stored in samples:
+        if stretch and (len(stretch) == STRETCH_SAMPLES or stored.sample.scene != stretch[0].sample.scene):
+            yield stretch
+            stretch = []
+        stretch.append(stored)
+    if stretch:
+        yield stretch
+
+
+def write_stretch(store: DriveStore, stretch: Sequence[StoredSample], there: set[str]) -> None:
+    """Adds a stretch under its scene and first sample, unless that is among those `there`. Raises DatasetError."""
     name = f"{stretch[0].sample.scene}-{stretch[0].sample.index:04d}"
     if name not in there:
         store.write(name, stretch)

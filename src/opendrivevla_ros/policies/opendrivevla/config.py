@@ -20,9 +20,10 @@ class OpenDriveVlaConfig:
 
     trained: False where the weights are random. language: None for perception alone (a UniAD stage-1 checkpoint).
     system_text: of the chat prompt. heading_as_trained: the prompt has velocity along y only and no yaw rate, as the
-    published training data (see `PromptFields.from_ego`). eos_ids: tokens that end an answer. repetition_penalty:
-    over generated tokens, 1 for none. max_new_tokens: of one answer to a question. lidar_to_base: [4][4], where the
-    training vehicle carried the model's lidar frame; a rig whose frame stands or points otherwise is refused.
+    published training data (see `PromptFields.from_ego`). eos_ids: tokens that end an answer. repetition_penalty: over
+    generated tokens, 1 for none. median_digits: of the greedy plan, see `TrajectoryGenerator`. max_new_tokens: of one
+    answer to a question. lidar_to_base: [4][4], where the training vehicle carried the model's lidar frame; a rig
+    whose frame stands or points otherwise is refused.
     """
 
     model_id: str = "opendrivevla-0.5b"
@@ -33,6 +34,7 @@ class OpenDriveVlaConfig:
     heading_as_trained: bool = True
     eos_ids: tuple[int, ...] = (151645, 151643)
     repetition_penalty: float = 1.0
+    median_digits: bool = False
     max_new_tokens: int = 512
     lidar_to_base: tuple[tuple[float, ...], ...] = tuple(tuple(row) for row in NUSCENES_LIDAR_TO_BASE.tolist())
 
@@ -92,6 +94,8 @@ def small_perception() -> PerceptionConfig:
         encoder_layers=2,
         queries=200,
         decoder_layers=3,
+        birth_score=0.25,  # focal loss leaves scores low, and the language model learns what a doubtful track is worth
+        keep_score=0.2,
         max_tracks=64,
         centre_range=(-45.0, -45.0, -10.0, 45.0, 45.0, 10.0),
         map_queries=24,
@@ -113,7 +117,7 @@ def small(vocabulary_size: int, eos_id: int) -> OpenDriveVlaConfig:
         vocabulary_size=vocabulary_size,
         hidden_size=128,
         intermediate_size=384,
-        layers=4,
+        layers=6,
         heads=4,
         key_value_heads=2,
         max_positions=1024,
@@ -126,5 +130,6 @@ def small(vocabulary_size: int, eos_id: int) -> OpenDriveVlaConfig:
         system_text=SMALL_SYSTEM_TEXT,
         heading_as_trained=False,
         eos_ids=(eos_id,),
+        median_digits=True,
         max_new_tokens=128,
     )
