@@ -49,16 +49,17 @@ def stored(renderer: Renderer) -> StoredSample:
 def test_a_moment_offers_its_plan_captions_questions_and_agents(stored: StoredSample):
     sample = spoken(stored, NOTHING_SEEN, CONFIG)
     kinds = Counter(task.kind.split()[0] for task in sample.tasks)
-    assert kinds["plan"] == 1
+    assert kinds["plan"] == 2
     assert set(kinds) == {"plan", "caption", "question", "agent"}
-    (plan,) = [task for task in sample.tasks if task.kind == "plan"]
+    plan, same = (task for task in sample.tasks if task.kind.startswith("plan"))
+    assert plan.answer == same.answer
     wanted = base_path_to_lidar(stored.sample.future, stored.sample.observation.rig.lidar_to_base)
     np.testing.assert_allclose(parse_trajectory(plan.answer), wanted, atol=0.006)
 
 
 def test_a_moment_without_words_still_offers_its_plan(stored: StoredSample):
     bare = replace(stored, words=Words(), sample=replace(stored.sample, agents=None))
-    assert [task.kind for task in spoken(bare, NOTHING_SEEN, CONFIG).tasks] == ["plan"]
+    assert [task.kind for task in spoken(bare, NOTHING_SEEN, CONFIG).tasks] == ["plan", "plan steady"]
 
 
 def test_the_truth_holds_agents_nearest_first_and_lines(stored: StoredSample):

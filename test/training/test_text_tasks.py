@@ -18,6 +18,7 @@ from opendrivevla_ros.training.text_tasks import (
     agent_tasks,
     planning_task,
     prompt_fields,
+    steady,
     word_tasks,
 )
 from opendrivevla_ros.world.families import make_scenario
@@ -118,3 +119,12 @@ def test_agents_without_a_future_to_learn_are_left_out(fields: PromptFields) -> 
     tasks = agent_tasks([cut, hidden, cone, digger], fields, MOUNT)
     assert [task.kind for task in tasks] == ["agent construction_vehicle"]
     assert "the construction vehicle at" in tasks[0].user
+
+
+def test_a_steady_history_keeps_the_velocity_and_tells_nothing_else(fields: PromptFields):
+    braking = replace(fields, velocity=(0.5, 8.0), measured_acceleration=(-3.0, 0.2))
+    told = steady(braking)
+    assert told.history.tolist() == [[-1.0, -16.0], [-0.75, -12.0], [-0.5, -8.0], [-0.25, -4.0]]
+    assert told.measured_acceleration == (0.0, 0.0)
+    assert "Acceleration (ax,ay): (0.00,0.00)" in user_message(told)
+    assert replace(told, history=braking.history, measured_acceleration=(-3.0, 0.2)) == braking

@@ -1,6 +1,6 @@
 """What the language stages learn from: a moment's features, and all that can be said about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from opendrivevla_ros.training.text_tasks import (
     agent_tasks,
     planning_task,
     prompt_fields,
+    steady,
     word_tasks,
 )
 
@@ -39,7 +40,9 @@ def spoken(stored: StoredSample, features: Features, config: PerceptionConfig) -
     """Everything that can be said about a sample, beside features of it."""
     sample = stored.sample
     fields = prompt_fields(sample, heading_as_trained=False)
-    tasks = [planning_task(sample, fields)] if sample.future_mask.all() else []
+    tasks = []
+    if sample.future_mask.all():
+        tasks = [planning_task(sample, fields), replace(planning_task(sample, steady(fields)), kind="plan steady")]
     tasks += word_tasks(stored.words, fields)
     if sample.agents is not None:
         mount = sample.observation.rig.lidar_to_base

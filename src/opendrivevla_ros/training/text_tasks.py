@@ -5,7 +5,7 @@ Futures are text as plans are: six points, metres, in the lidar frame at t0 (x r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +19,7 @@ from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
 from opendrivevla_ros.training.errors import TrainingError
 
 AGENT_QUESTION = "Where will the {label} at {place} be in the next 3 seconds?"
+HISTORY_AGES_S = (2.0, 1.5, 1.0, 0.5)
 NEVER_MOVING = ("barrier", "traffic_cone")
 
 
@@ -44,6 +45,16 @@ def prompt_fields(sample: DrivingSample, *, heading_as_trained: bool) -> PromptF
         lidar_to_base=observation.rig.lidar_to_base,
         heading_as_trained=heading_as_trained,
     )
+
+
+def steady(fields: PromptFields) -> PromptFields:
+    """The fields of an ego that came here at the velocity that it has.
+
+    A motion history tells what the driver has begun to do. A model that reads it there need not look at the street,
+    and at the wheel it never begins (the copycat problem, arXiv 2010.14876).
+    """
+    history = -np.outer(HISTORY_AGES_S, fields.velocity)
+    return replace(fields, history=history, measured_acceleration=(0.0, 0.0))
 
 
 def word_tasks(words: Words, fields: PromptFields) -> tuple[TextTask, ...]:
