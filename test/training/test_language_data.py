@@ -9,19 +9,21 @@ import torch
 
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, apply
 from opendrivevla_ros.datasets.drive_store import StoredSample, Words
+from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 from opendrivevla_ros.perception.tracker import decode_boxes
 from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_data import choose
+from opendrivevla_ros.training.language_data import EVENTFUL_METRES, choose, draw
 from opendrivevla_ros.training.language_samples import (
     AGENT_NUMBERS,
     LINE_NUMBERS,
     LINE_POINTS,
     NOTHING_SEEN,
     SpokenSample,
+    departure,
     even_points,
     spoken,
     true_features,
@@ -111,3 +113,22 @@ def test_stretches_are_the_same_every_time_and_disturbed_drives_come_back(render
             np.testing.assert_array_equal(a.sample.future, b.sample.future)
     calm = WorldSampler(make_scenario("bend", 0), renderer)
     assert [sample.index for sample in calm.drive(3)] == [0, 1, 2]
+
+
+def test_the_departure_is_the_furthest_from_going_on_at_the_present_velocity(stored: StoredSample):
+    ways = np.zeros((6, 3))
+    ways[:, :2] = np.outer(FUTURE_TIMES_S, stored.sample.observation.ego.velocity[:2])
+    assert departure(replace(stored.sample, future=ways)) == 0.0
+    ways[3, :2] += (3.0, -4.0)
+    assert departure(replace(stored.sample, future=ways)) == pytest.approx(5.0)
+    unknown = np.arange(6) != 3
+    assert departure(replace(stored.sample, future=ways, future_mask=unknown)) == 0.0
+
+
+def test_eventful_moments_are_drawn_more_often_than_they_are():
+    tasks = (TextTask("plan", "plan", "answer"),)
+    there = [SpokenSample("street", NOTHING_SEEN, tasks, EVENTFUL_METRES)]
+    there += [SpokenSample("street", NOTHING_SEEN, (TextTask("plan", "dull", "answer"),))] * 9
+    said = Counter(draw(there.__getitem__, 10, index, {"plan": 1.0}).user for index in range(2000))
+    assert said["plan"] / 2000 == pytest.approx(0.27, abs=0.05), "a tenth of the moments, a quarter of what is learned"
+    assert draw(there.__getitem__, 10, 7, {"plan": 1.0}) == draw(there.__getitem__, 10, 7, {"plan": 1.0})

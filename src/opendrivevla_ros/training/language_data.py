@@ -1,6 +1,6 @@
 """Data sets of turns for the language stages: from stored truth, or from features that perception left in a store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,6 +13,8 @@ from opendrivevla_ros.training.language_samples import SpokenSample, spoken, tru
 from opendrivevla_ros.training.text_tasks import TextTask
 
 KINDS = ("plan", "caption", "question", "agent")  # the first word of a task's kind
+EVENTFUL_METRES = 3.0  # of departure from going on as it goes
+UNEVENTFUL_KEPT, OTHERS = 0.25, 4  # share of the uneventful moments that are taken at once; tries for another
 ROUNDS = 64  # different choices of a task for each sample before they repeat
 
 
@@ -30,11 +32,12 @@ class TrueTurns(Dataset[Turn]):
         return len(self._places) * ROUNDS
 
     def __getitem__(self, index: int) -> Turn:
-        turn, sample = divmod(index, len(self._places))
-        stretch, position = self._places[sample]
+        return draw(self._sample, len(self._places), index, self._shares)
+
+    def _sample(self, number: int) -> SpokenSample:
+        stretch, position = self._places[number]
         (stored,) = self._store.read(stretch, position, position + 1, pictures=False)
-        chosen = spoken(stored, true_features(stored, self._config), self._config)
-        return choose(chosen, self._shares, np.random.default_rng([sample, turn]))
+        return spoken(stored, true_features(stored, self._config), self._config)
 
 
 class SeenTurns(Dataset[Turn]):
@@ -56,8 +59,22 @@ class SeenTurns(Dataset[Turn]):
         return len(self._samples) * ROUNDS
 
     def __getitem__(self, index: int) -> Turn:
-        turn, sample = divmod(index, len(self._samples))
-        return choose(self._samples[sample], self._shares, np.random.default_rng([sample, turn]))
+        return draw(self._samples.__getitem__, len(self._samples), index, self._shares)
+
+
+def draw(samples: Callable[[int], SpokenSample], count: int, index: int, shares: Mapping[str, float]) -> Turn:
+    """The turn at an index: of sample `index % count`, or of another where that is uneventful.
+
+    In most moments the ego goes on as it goes; of those it learns little, least of all that it must look.
+    """
+    turn, number = divmod(index, count)
+    random = np.random.default_rng([number, turn])
+    sample = samples(number)
+    for _ in range(OTHERS):
+        if sample.departure >= EVENTFUL_METRES or random.uniform() < UNEVENTFUL_KEPT:
+            break
+        sample = samples(int(random.integers(count)))
+    return choose(sample, shares, random)
 
 
 def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.Generator) -> Turn:

@@ -7,6 +7,7 @@ import torch
 
 from opendrivevla_ros.core.geometry import Array, apply, invert
 from opendrivevla_ros.datasets.drive_store import StoredSample
+from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
 from opendrivevla_ros.training.sample_labels import box_labels
@@ -29,11 +30,23 @@ NOTHING_SEEN = Features(None, None, None)
 
 @dataclass(frozen=True)
 class SpokenSample:
-    """A moment. scene: of which scenario. features: its tokens, or the truth in their place. tasks: what to say."""
+    """A moment.
+
+    scene: of which scenario. features: its tokens, or the truth in their place. tasks: what to say. departure: see
+    `departure`.
+    """
 
     scene: str
     features: Features
     tasks: tuple[TextTask, ...]
+    departure: float = 0.0
+
+
+def departure(sample: DrivingSample) -> float:
+    """How far the ego's way leads off from going on at its velocity: the most of its points, metres; 0 for no way."""
+    going_on = np.outer(FUTURE_TIMES_S, sample.observation.ego.velocity[:2])
+    distances = np.hypot(*(sample.future[:, :2] - going_on).T)[sample.future_mask]
+    return float(distances.max(initial=0.0))
 
 
 def spoken(stored: StoredSample, features: Features, config: PerceptionConfig) -> SpokenSample:
@@ -49,7 +62,7 @@ def spoken(stored: StoredSample, features: Features, config: PerceptionConfig) -
         near = set(box_labels(sample.agents, mount, config).ids.tolist())
         agents = [agent for agent in sample.agents if agent.track_id in near]
         tasks += agent_tasks(agents, fields, mount)
-    return SpokenSample(sample.scene, features, tuple(tasks))
+    return SpokenSample(sample.scene, features, tuple(tasks), departure(sample))
 
 
 def true_features(stored: StoredSample, config: PerceptionConfig) -> Features:

@@ -100,10 +100,10 @@ SMALL = Recipe(
     validation=140,
     image_size=(224, 126),
     steps=(
-        PerceptionStep("perception", LoopSettings(steps=1600, learning_rate=8e-4, batch_size=4, save_every=100), 2),
+        PerceptionStep("perception", LoopSettings(steps=1200, learning_rate=8e-4, batch_size=4, save_every=100), 2),
         PerceptionStep(
             "sequences",
-            LoopSettings(steps=2000, learning_rate=5e-4, batch_size=2, warmup_steps=100, save_every=100),
+            LoopSettings(steps=1800, learning_rate=5e-4, batch_size=2, warmup_steps=100, save_every=100),
             4,
             fixed_norms=True,
         ),

@@ -52,7 +52,7 @@ def load_tokens(folder: Path) -> list[SpokenSample]:
         content: list[dict[str, Any]] = torch.load(path, weights_only=True)
         for one in content:
             tasks = tuple(TextTask(*task) for task in one["tasks"])
-            samples.append(SpokenSample(one["scene"], Features(*one["features"]), tasks))
+            samples.append(SpokenSample(one["scene"], Features(*one["features"]), tasks, one["departure"]))
     return samples
 
 
@@ -82,6 +82,7 @@ def _see(drives: Path, start: int, folder: Path, config: PerceptionConfig, weigh
             "scene": one.scene,
             "features": [block.half() for block in vars(one.features).values()],
             "tasks": [list(vars(task).values()) for task in one.tasks],
+            "departure": one.departure,
         }
         for one in samples
     ]
