@@ -126,6 +126,15 @@ def test_no_instruction_leaves_the_published_seven_lines(fields: PromptFields) -
     assert user_message(fields, "  \n") == user_message(fields)
 
 
+def test_without_the_past_velocity_yaw_rate_and_goal_are_all_that_is_told_of_the_ego(fields: PromptFields) -> None:
+    lines = user_message(replace(fields, tells_past=False)).splitlines()
+    published = user_message(fields).splitlines()
+    assert lines[:3] + lines[4:] == published[:3] + published[5:]
+    told = re.findall(r"- ([^:]+):", lines[3])
+    assert told == ["Velocity (vx,vy)", "Heading Angular Velocity (v_yaw)"]
+    assert published[3].startswith(lines[3])
+
+
 def test_an_instruction_adds_one_line_before_the_last(fields: PromptFields) -> None:
     plain, instructed = user_message(fields).splitlines(), user_message(fields, " drive slowly ").splitlines()
     assert instructed == [*plain[:-1], "Driver instruction: <command_start>drive slowly<command_end>", plain[-1]]

@@ -140,9 +140,9 @@ def test_only_a_trajectory_has_points():
 def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(tokenizer: PreTrainedTokenizerFast):
     model = tiny_model(tokenizer)
     training = AnswerTraining(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
-    nn.init.zeros_(training.thought.points.weight)
+    nn.init.zeros_(training.answers.thought.points.weight)
     with torch.no_grad():
-        training.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
+        training.answers.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
     assert training(turns()[1:])["points"].item() == pytest.approx(0.0, abs=1e-6)  # the question's answer has none
     off = (said_points(DRIVE_ON) - said_points(STOP)).abs().mean() / POINT_METRES
     assert training(turns())["points"].item() == pytest.approx(off.item() / 2, rel=1e-5)

@@ -13,7 +13,7 @@ from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 from opendrivevla_ros.perception.tracker import decode_boxes
-from opendrivevla_ros.policies.opendrivevla.config import small_perception
+from opendrivevla_ros.policies.opendrivevla.config import small
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_data import EVENTFUL_METRES, choose, draw
@@ -35,7 +35,7 @@ from opendrivevla_ros.world.renderer import Renderer
 from opendrivevla_ros.world.rig import nuscenes_rig
 from opendrivevla_ros.world.seeds import Split
 
-CONFIG = small_perception()
+CONFIG = small(vocabulary_size=900, eos_id=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +51,20 @@ def stored(renderer: Renderer) -> StoredSample:
 def test_a_moment_offers_its_plan_captions_questions_and_agents(stored: StoredSample):
     sample = spoken(stored, NOTHING_SEEN, CONFIG)
     kinds = Counter(task.kind.split()[0] for task in sample.tasks)
-    assert kinds["plan"] == 2
+    assert kinds["plan"] == 1
     assert set(kinds) == {"plan", "caption", "question", "agent"}
-    plan, same = (task for task in sample.tasks if task.kind.startswith("plan"))
-    assert plan.answer == same.answer
+    (plan,) = (task for task in sample.tasks if task.kind == "plan")
     wanted = base_path_to_lidar(stored.sample.future, stored.sample.observation.rig.lidar_to_base)
-    np.testing.assert_allclose(parse_trajectory(plan.answer), wanted, atol=0.006)
+    np.testing.assert_allclose(parse_trajectory(plan.answer), wanted, atol=0.051)
 
 
 def test_a_moment_without_words_still_offers_its_plan(stored: StoredSample):
     bare = replace(stored, words=Words(), sample=replace(stored.sample, agents=None))
-    assert [task.kind for task in spoken(bare, NOTHING_SEEN, CONFIG).tasks] == ["plan", "plan steady"]
+    assert [task.kind for task in spoken(bare, NOTHING_SEEN, CONFIG).tasks] == ["plan"]
 
 
 def test_the_truth_holds_agents_nearest_first_and_lines(stored: StoredSample):
-    truth = true_features(stored, CONFIG)
+    truth = true_features(stored, CONFIG.perception)
     assert truth.scene is None
     assert truth.agents.shape[1] == AGENT_NUMBERS
     assert truth.map_elements.shape[1] == LINE_NUMBERS

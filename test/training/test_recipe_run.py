@@ -2,31 +2,52 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.training import recipe_run
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
-from opendrivevla_ros.training.recipe import SMALL, LanguageStep, OwnDrivesStep, PerceptionStep, PlanningStep, Recipe
+from opendrivevla_ros.training.recipe import (
+    SMALL,
+    TRAIN,
+    TRUTH,
+    LanguageStep,
+    LearnerStep,
+    OwnDrivesStep,
+    PerceptionStep,
+    PlanningStep,
+    Recipe,
+)
 from opendrivevla_ros.training.recipe_run import RecipeRun
 from opendrivevla_ros.training.stages import STAGES
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
+ALL_DRIVES = (TRAIN, "learner_drives", "own_drives")
 TINY = Recipe(
     scenarios=2,
     validation=1,
     image_size=(224, 126),
     steps=(
+        LearnerStep("learner", TWO_STEPS),
+        OwnDrivesStep("learner_drives", first=2, scenarios=1, learner="learner"),
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
-        LanguageStep("schooling", "schooling", TWO_STEPS, truth=True),
+        LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRUTH,)),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
-        OwnDrivesStep("own_drives", first=2, scenarios=1),
-        LanguageStep("interaction", "interaction", TWO_STEPS, {"agent": 1.0, "plan": 0.1}, own=True),
+        OwnDrivesStep("own_drives", first=3, scenarios=1),
+        LanguageStep(
+            "interaction",
+            "interaction",
+            TWO_STEPS,
+            {"agent": 1.0, "plan": 0.1},
+            reads=(TRAIN, "learner_drives", "own_drives"),
+        ),
         PlanningStep("planning", TWO_STEPS, 2),
     ),
 )
@@ -37,16 +58,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     """Run to its end, with the words that the tokenizer knows by itself."""
     folder = tmp_path_factory.mktemp("recipe")
     build_small_tokenizer().save_pretrained(str(folder / "tokenizer"))
-    recipe_run = RecipeRun(TINY, folder)
-    assert list(recipe_run.draw(processes=1))[-1] == pytest.approx(1.0)
+    made = RecipeRun(TINY, folder)
+    assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
     for step in TINY.steps:
-        if step.name == "alignment":
-            assert list(recipe_run.look(processes=1))[-1] == pytest.approx(1.0)
+        for kind in step.reads if isinstance(step, LanguageStep) else ():
+            assert list(made.look(1, kind))[-1] == pytest.approx(1.0)
         if isinstance(step, OwnDrivesStep):
-            assert list(recipe_run.drive(step, processes=1))[-1] == pytest.approx(1.0)
+            assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
         else:
-            recipe_run.run(step)
-    return recipe_run
+            made.run(step)
+    return made
 
 
 def test_every_step_leaves_weights_and_a_finite_curve(run: RecipeRun):
@@ -59,8 +80,10 @@ def test_every_step_leaves_weights_and_a_finite_curve(run: RecipeRun):
 def test_a_step_changes_what_its_stage_trains_and_nothing_else(run: RecipeRun):
     before: dict[str, torch.Tensor] = {}
     for step in TINY.training_steps:
+        if isinstance(step, LearnerStep):
+            continue
         after = run.weights_after(step)
-        learned = {name for name in before if not torch.equal(before[name], after[name])}
+        learned = {name for name in before.keys() & after if not torch.equal(before[name], after[name])}
         of_the_model = {name for name in learned if name.startswith(("perception.", "language."))}
         statistics = {name for name in of_the_model if ".running_" in name or "num_batches" in name}
         assert all(STAGES[step.stage].trains(name) for name in of_the_model - statistics), step.name
@@ -68,7 +91,15 @@ def test_a_step_changes_what_its_stage_trains_and_nothing_else(run: RecipeRun):
             assert not statistics, step.name
         trained_before = any(STAGES[step.stage].trains(name) for name in before)
         assert bool(of_the_model) == trained_before, step.name
-        before = after
+        before |= after
+
+
+def test_nothing_of_the_learner_is_in_the_checkpoint_or_passed_on(run: RecipeRun):
+    own = set(run.weights_after(run.recipe.training_step("learner")))
+    assert own
+    assert not own & set(run.weights_before(run.recipe.step("perception")))
+    with pytest.raises(TrainingError, match="learner_drives drives and trains nothing"):
+        run.recipe.training_step("learner_drives")
 
 
 def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):
@@ -84,8 +115,18 @@ def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):
     build_small_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
-    with pytest.raises(TrainingError, match=r"sequences is not done in .*; run it first"):
-        RecipeRun(TINY, tmp_path).weights_before(TINY.step("schooling"))
+    with pytest.raises(TrainingError, match=r"perception is not done in .*; run it first"):
+        RecipeRun(TINY, tmp_path).weights_before(TINY.step("alignment"))
+
+
+def test_who_learns_from_the_truth_waits_for_no_perception(tmp_path: Path):
+    assert RecipeRun(TINY, tmp_path).weights_before(TINY.step("schooling")) == {}
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(run: RecipeRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipe_run, "PartialState", lambda: SimpleNamespace(num_processes=3, is_main_process=True))
+    with pytest.raises(TrainingError, match="3 processes cannot share a batch of 2; give a number that divides it"):
+        run.run(TINY.step("schooling"))
 
 
 def test_a_recipe_without_a_stage_has_the_others_in_their_order():
@@ -96,12 +137,13 @@ def test_a_recipe_without_a_stage_has_the_others_in_their_order():
 
 
 def test_an_unknown_stage_is_named_with_those_that_there_are():
-    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, perception"):
+    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, learner, "):
         SMALL.step("warp")
 
 
-def test_own_drives_are_what_the_policy_met_with_the_experts_answers(run: RecipeRun):
-    (stretch,) = [run.drives("own").read(index) for index in range(len(run.drives("own").names))]
+@pytest.mark.parametrize("driven", ["learner_drives", "own_drives"])
+def test_own_drives_are_what_was_met_with_the_experts_answers(run: RecipeRun, driven: str):
+    (stretch,) = [run.drives(driven).read(index) for index in range(len(run.drives(driven).names))]
     times = [stored.sample.observation.stamp_ns for stored in stretch]
     assert len(times) > 1
     assert {after - before for before, after in pairwise(times)} == {500_000_000}

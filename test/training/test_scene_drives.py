@@ -12,7 +12,7 @@ from opendrivevla_ros.datasets.instruction_data import Instruction
 from opendrivevla_ros.datasets.nuscenes_export import export_nuscenes
 from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScene, NuScenesScenes
 from opendrivevla_ros.datasets.world_scenes import StaggeredCameras, world_scene
-from opendrivevla_ros.policies.opendrivevla.config import small_perception
+from opendrivevla_ros.policies.opendrivevla.config import small
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.language_samples import NOTHING_SEEN, spoken
@@ -43,8 +43,8 @@ def test_scenes_become_stretches_that_perception_and_language_learn_from(scenes:
     store = DriveStore(tmp_path)
     assert sum(store.lengths) == len(list(next(iter(scenes))))
     assert store.lengths[0] == 8
-    config = small_perception()
-    first, second = Clips(store, config, 2)[0]
+    config = small(vocabulary_size=900, eos_id=1)
+    first, second = Clips(store, config.perception, 2)[0]
     assert first.frame.images.shape == (6, 3, 128, 224)
     assert second.frame.timestamp_s - first.frame.timestamp_s == pytest.approx(0.5, abs=0.05)
     kinds = [{task.kind for task in spoken(one, NOTHING_SEEN, config).tasks} for one in store.read(0)]

@@ -1,5 +1,6 @@
 """What the language stages learn to say: inference's own messages, and answers that are true."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +13,13 @@ from opendrivevla_ros.datasets.drive_store import Words
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.language.prompt import PromptFields, question_message, user_message
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
+from opendrivevla_ros.policies.opendrivevla.config import base
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.text_tasks import (
     TextTask,
     agent_tasks,
     planning_task,
     prompt_fields,
-    steady,
     word_tasks,
 )
 from opendrivevla_ros.world.families import make_scenario
@@ -27,6 +28,7 @@ from opendrivevla_ros.world.simulation import World
 
 MOUNT = np.array(NUSCENES_LIDAR_TO_BASE)
 TIMES = np.arange(1, 7) * 0.5
+CONFIG = replace(base(), heading_as_trained=False)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def sample(world: World) -> DrivingSample:
 
 @pytest.fixture(scope="module")
 def fields(sample: DrivingSample) -> PromptFields:
-    return prompt_fields(sample, heading_as_trained=False)
+    return prompt_fields(sample, CONFIG)
 
 
 def agent(label: str = "car", **changes: object) -> AgentLabel:
@@ -81,7 +83,7 @@ def test_captions_and_questions_become_inferences_own_messages(fields: PromptFie
 
 
 def test_a_plan_is_where_the_lidar_goes_in_inferences_own_message(sample: DrivingSample, fields: PromptFields) -> None:
-    task = planning_task(sample, fields)
+    task = planning_task(sample, fields, decimals=2)
     assert task.user == user_message(fields, "Drive slowly.")
     assert "Mission goal: turn left" in task.user
     place = sample.observation.rig.lidar_to_base
@@ -94,17 +96,25 @@ def test_a_plan_is_where_the_lidar_goes_in_inferences_own_message(sample: Drivin
 def test_a_standing_plan_has_one_spelling_of_zero(sample: DrivingSample, fields: PromptFields) -> None:
     for wobble in (1e-4, -1e-4):
         standing = replace(sample, future=np.full((6, 3), wobble))
-        assert planning_task(standing, fields).answer == f"<traj_start>[{','.join(['(0.00,0.00)'] * 6)}]<traj_end>"
+        stop = planning_task(standing, fields, decimals=2).answer
+        assert stop == f"<traj_start>[{','.join(['(0.00,0.00)'] * 6)}]<traj_end>"
+
+
+def test_a_plan_in_decimetres_keeps_its_two_decimals(sample: DrivingSample, fields: PromptFields) -> None:
+    fine, coarse = (planning_task(sample, fields, decimals=decimals).answer for decimals in (2, 1))
+    np.testing.assert_allclose(parse_trajectory(coarse), np.round(parse_trajectory(fine), 1), atol=0.1001)
+    assert len(coarse) == len(fine)
+    assert set(re.findall(r"\.\d(\d)", coarse)) == {"0"}
 
 
 def test_a_plan_that_was_not_driven_to_its_end_is_refused(sample: DrivingSample, fields: PromptFields) -> None:
     cut = replace(sample, future_mask=np.arange(6) < 4)
     with pytest.raises(TrainingError, match="sample token has 4 of 6 points of its future"):
-        planning_task(cut, fields)
+        planning_task(cut, fields, decimals=2)
 
 
 def test_an_agents_future_is_told_in_the_lidar_frame(fields: PromptFields) -> None:
-    (task,) = agent_tasks([agent()], fields, MOUNT)
+    (task,) = agent_tasks([agent()], fields, MOUNT, decimals=2)
     path = np.column_stack([parse_trajectory(task.answer), np.zeros(6)])
     np.testing.assert_allclose(apply(MOUNT, path)[:, :2], agent().future, atol=0.01)
     # 10 m ahead of base_link and 2 m left is 9.1 m ahead of the lidar
@@ -116,15 +126,13 @@ def test_agents_without_a_future_to_learn_are_left_out(fields: PromptFields) -> 
     cut = agent(future_mask=np.arange(6) < 5)
     hidden, cone = agent(points=0), agent("traffic_cone")
     digger = agent("construction_vehicle")
-    tasks = agent_tasks([cut, hidden, cone, digger], fields, MOUNT)
+    tasks = agent_tasks([cut, hidden, cone, digger], fields, MOUNT, decimals=2)
     assert [task.kind for task in tasks] == ["agent construction_vehicle"]
     assert "the construction vehicle at" in tasks[0].user
 
 
-def test_a_steady_history_keeps_the_velocity_and_tells_nothing_else(fields: PromptFields):
-    braking = replace(fields, velocity=(0.5, 8.0), measured_acceleration=(-3.0, 0.2))
-    told = steady(braking)
-    assert told.history.tolist() == [[-1.0, -16.0], [-0.75, -12.0], [-0.5, -8.0], [-0.25, -4.0]]
-    assert told.measured_acceleration == (0.0, 0.0)
-    assert "Acceleration (ax,ay): (0.00,0.00)" in user_message(told)
-    assert replace(told, history=braking.history, measured_acceleration=(-3.0, 0.2)) == braking
+def test_the_configuration_decides_whether_the_past_is_told(sample: DrivingSample):
+    told, untold = (user_message(prompt_fields(sample, replace(CONFIG, tells_past=tells))) for tells in (True, False))
+    assert "Historical trajectory" in told
+    assert "Historical trajectory" not in untold
+    assert {line for line in untold.splitlines() if "Ego states" not in line} < set(told.splitlines())

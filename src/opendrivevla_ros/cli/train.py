@@ -119,8 +119,9 @@ def _make(
         if isinstance(step, OwnDrivesStep):
             show_progress(step.name, run.drive(step, processes))
             continue
-        if isinstance(step, LanguageStep) and not step.truth:
-            show_progress("look at the drives", run.look(processes))
+        if isinstance(step, LanguageStep):
+            for kind in step.reads:
+                show_progress("look at the drives", run.look(processes, kind))
         console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
         left_out = [other.name for other in SMALL.steps if other not in run.recipe.steps]
         _launch(step.name, run.folder, left_out, processes)

@@ -66,8 +66,9 @@ class TrajectoryGenerator:
         self._barrier[(~grammar.allowed).all(1)] = 0.0  # rows that are done choose anything, and nobody looks
         columns = {grammar.texts[token]: column for token, column in self._column.items()}
         self._digits = [columns[digit] for digit in DIGITS if digit in columns]
-        only_digits = [{grammar.texts[token] for token in options} == set(DIGITS) for options in grammar.choices]
-        self._takes_median = only_digits if median_digits else [False] * len(only_digits)
+        self._takes_median = [
+            median_digits and {grammar.texts[token] for token in options} == set(DIGITS) for options in grammar.choices
+        ]
 
     @torch.inference_mode()
     def generate(

@@ -44,7 +44,8 @@ class PromptFields:
 
     velocity: (x, y) m/s. yaw_rate: rad/s. history: [4, 2] positions 2.0, 1.5, 1.0 and 0.5 s ago, metres.
     measured_acceleration: (forward, left) m/s^2 as the vehicle's inertial unit gives it. speed: signed, m/s.
-    steering: 2 * steering wheel angle / 2.588, positive left.
+    steering: 2 * steering wheel angle / 2.588, positive left. tells_past: False for a prompt that tells velocity, yaw
+    rate and goal alone.
     """
 
     velocity: tuple[float, float]
@@ -54,10 +55,17 @@ class PromptFields:
     speed: float
     steering: float
     command: Command = Command.KEEP_FORWARD
+    tells_past: bool = True
 
     @classmethod
     def from_ego(
-        cls, ego: EgoState, command: Command, *, lidar_to_base: Array, heading_as_trained: bool
+        cls,
+        ego: EgoState,
+        command: Command,
+        *,
+        lidar_to_base: Array,
+        heading_as_trained: bool,
+        tells_past: bool = True,
     ) -> "PromptFields":
         """The fields of an ego state.
 
@@ -80,23 +88,27 @@ class PromptFields:
             speed=ego.speed,
             steering=2 * STEERING_RATIO * ego.steering / VEHICLE_LENGTH_M,
             command=command,
+            tells_past=tells_past,
         )
 
 
 def ego_line(fields: PromptFields) -> str:
-    """`Ego states: ...`, all numbers with two decimals."""
+    """`Ego states: ...`, all numbers with two decimals; without the past, velocity and yaw rate alone."""
     if np.shape(fields.history) != (HISTORY_POINTS, 2):
         raise ValueError(f"the prompt's history is [{HISTORY_POINTS}, 2], not {list(np.shape(fields.history))}")
     steps = np.diff(np.vstack([fields.history, np.zeros((1, 2))]), axis=0)
     acceleration = steps[-1] - steps[-2]
-    numbers = (
+    now = (
         ("Velocity (vx,vy)", [component * STEP_S for component in fields.velocity]),
         ("Heading Angular Velocity (v_yaw)", [fields.yaw_rate]),
+    )
+    begun = (
         ("Acceleration (ax,ay)", acceleration.tolist()),
         ("Can Bus", list(fields.measured_acceleration)),
         ("Heading Speed", [fields.speed * STEP_S]),
         ("Steering", [fields.steering]),
     )
+    numbers = (*now, *begun) if fields.tells_past else now
     parts = [f"- {name}: ({','.join(f'{value:.2f}' for value in values)})" for name, values in numbers]
     return "Ego states: " + " ".join(parts)
 
@@ -108,7 +120,7 @@ def history_line(fields: PromptFields) -> str:
 
 
 def user_message(fields: PromptFields, instruction: str = "") -> str:
-    """The message that asks for a plan: exactly the published seven lines.
+    """The message that asks for a plan: exactly the published seven lines, or six without the past.
 
     A driver's `instruction`, where there is one, adds a line before the last. Raises InstructionError.
     """
@@ -129,13 +141,13 @@ def question_message(fields: PromptFields, question: str) -> str:
 
 
 def _context_lines(fields: PromptFields) -> list[str]:
-    return [
+    lines = [
         "Scene information: <scene_start><SCENE><scene_end>",
         "Object-wise tracking information: <track_start><TRACK><track_end>",
         "Map information: <map_start><MAP><map_end>",
         ego_line(fields),
-        history_line(fields),
     ]
+    return [*lines, history_line(fields)] if fields.tells_past else lines
 
 
 def checked_text(text: str, what: str) -> str:

@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.language.model import Features
-from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import clip_places, labelled_frames
-from opendrivevla_ros.training.language_batches import FirstThought, LanguageBatches, Turn, answer_loss, read
+from opendrivevla_ros.training.language_batches import AnswerLosses, LanguageBatches, Turn
 from opendrivevla_ros.training.language_data import choose
 from opendrivevla_ros.training.language_samples import NOTHING_SEEN, spoken
 from opendrivevla_ros.training.perception_step import LabelledFrame, PerceptionLosses
@@ -35,9 +35,9 @@ class SpokenClip:
 
 
 class SpokenClips(Dataset[SpokenClip]):
-    """Runs of `size` consecutive frames from a store of drives, with a turn for each; shares as in `TrueTurns`."""
+    """Runs of `size` consecutive frames from a store of drives, with a turn for each; shares as in `SeenTurns`."""
 
-    def __init__(self, store: DriveStore, config: PerceptionConfig, size: int, shares: Mapping[str, float]) -> None:
+    def __init__(self, store: DriveStore, config: OpenDriveVlaConfig, size: int, shares: Mapping[str, float]) -> None:
         self._store, self._config, self._shares, self._size = store, config, shares, size
         self._places = clip_places(store, size)
 
@@ -49,7 +49,7 @@ class SpokenClips(Dataset[SpokenClip]):
         stored = self._store.read(stretch, start, start + self._size)
         random = np.random.default_rng([index, 83])
         turns = [choose(spoken(one, NOTHING_SEEN, self._config), self._shares, random) for one in stored]
-        return SpokenClip(labelled_frames([one.sample for one in stored], self._config), turns)
+        return SpokenClip(labelled_frames([one.sample for one in stored], self._config.perception), turns)
 
 
 class EndToEndTraining(PerceptionLosses):
@@ -60,7 +60,7 @@ class EndToEndTraining(PerceptionLosses):
             raise TrainingError("end-to-end training needs a language model, which this configuration leaves out")
         super().__init__(model.perception)
         self.language: nn.Module = model.language
-        self.thought = FirstThought(model.language.language_config.hidden_size)
+        self.answers = AnswerLosses(model.language.language_config.hidden_size)
         config = model.config
         self._batches = LanguageBatches(
             model.language, tokenizer, system_text=config.system_text, end_id=config.eos_ids[0]
@@ -75,7 +75,5 @@ class EndToEndTraining(PerceptionLosses):
             Turn(turn.user, Features(seen.scene, seen.agents, seen.map), turn.answer)
             for turn, seen in zip(asked, tokens, strict=True)
         ]
-        batch = self._batches(turns)
-        states = read(self._speaker[0], batch)
-        said = {"answer": answer_loss(self._speaker[0], batch, states[-1]), "points": self.thought(batch, states)}
+        said = self.answers(self._speaker[0], self._batches(turns))
         return {**losses, **{name: ANSWER_WEIGHT * loss for name, loss in said.items()}}

@@ -57,14 +57,13 @@ def plan_label(sample: DrivingSample) -> PlanLabel:
 
 
 def ego_numbers(ego: EgoState, command: Command) -> Tensor:
-    """[EGO_NUMBERS] all that a vehicle knows without eyes, each about as large as 1.
+    """[EGO_NUMBERS] how the ego moves now, each about as large as 1.
 
-    Speed (tens of m/s), yaw rate (rad/s), acceleration forward and left (2 m/s^2), steering (rad), the history's x and
-    y (tens of metres), and which of the commands holds.
+    Speed (tens of m/s), yaw rate (rad/s), steering (rad), and which of the commands holds. No history and no
+    acceleration: they tell what the driver has begun to do, and tokens would not have to show why.
     """
-    measured = [ego.speed / 10, ego.angular_velocity[2], *(ego.acceleration[:2] / 2), ego.steering]
-    holds = [float(command is other) for other in _COMMANDS]
-    numbers = [*measured, *(np.asarray(ego.history)[:, :2].flatten() / 10), *holds]
+    numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering]
+    numbers += [float(command is other) for other in _COMMANDS]
     assert len(numbers) == EGO_NUMBERS
     return torch.tensor(numbers, dtype=torch.float32)
 

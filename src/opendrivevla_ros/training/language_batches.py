@@ -73,11 +73,11 @@ class LanguageBatches:
         pad, device = nn.utils.rnn.pad_sequence, sequences[0].device
         points = [said_points(turn.answer) for turn in turns]
         nothing = torch.zeros(WAYPOINTS, 2)
-        read: list[tuple[int, int, float]] = []
+        given: list[tuple[int, int, float]] = []
         written: list[tuple[int, int, float]] = []
         for row, (ids, label, end) in enumerate(zip(prompts, labels, asked, strict=True)):
             start = end + 1 - len(ids)  # features stand before all numbers: places count from the prompt's end
-            read += [(row, start + number.last, number.value) for number in numbers_in(ids, self._tokenizer)]
+            given += [(row, start + number.last, number.value) for number in numbers_in(ids, self._tokenizer)]
             for number in numbers_in(label[end + 1 :].tolist(), self._tokenizer):
                 written += [(row, end + index, number.value) for index in range(number.first, number.last + 1)]
         return LanguageBatch(
@@ -86,7 +86,7 @@ class LanguageBatches:
             asked=torch.tensor(asked, device=device),
             points=torch.stack([nothing if some is None else some for some in points]).to(device),
             has_points=torch.tensor([some is not None for some in points], device=device),
-            read=KnownNumbers.of(read, device),
+            read=KnownNumbers.of(given, device),
             written=KnownNumbers.of(written, device),
         )
 
@@ -165,24 +165,35 @@ class FirstThought(nn.Module):
         return (errors * batch.has_points).sum() / batch.has_points.sum().clamp(min=1)
 
 
+class AnswerLosses(nn.Module):
+    """What a batch's answers cost, with the heads that only training has."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.thought = FirstThought(hidden_size)
+        self.reading = NumberReading(hidden_size)
+        self.writing = NumberReading(hidden_size)
+
+    def forward(self, model: DrivingLanguageModel, batch: LanguageBatch) -> dict[str, Tensor]:
+        """{"answer": mean cross-entropy, "points": see `FirstThought`, "read", "written": see `NumberReading`}."""
+        states = read(model, batch)
+        return {
+            "answer": answer_loss(model, batch, states[-1]),
+            "points": self.thought(batch, states),
+            "read": self.reading(at_depth(states, READ_DEPTH), batch.read),
+            "written": self.writing(at_depth(states, THOUGHT_DEPTH), batch.written),
+        }
+
+
 class AnswerTraining(nn.Module):
     """What the loop trains in the language stages: a list of turns to the losses of their answers."""
 
     def __init__(self, model: DrivingLanguageModel, tokenizer: Any, *, system_text: str, end_id: int) -> None:
         super().__init__()
         self.language = model
-        self.thought = FirstThought(model.language_config.hidden_size)
-        self.reading = NumberReading(model.language_config.hidden_size)
-        self.writing = NumberReading(model.language_config.hidden_size)
+        self.answers = AnswerLosses(model.language_config.hidden_size)
         self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
 
     def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """{"answer": mean cross-entropy, "points": see `FirstThought`, "read", "written": see `NumberReading`}."""
-        batch = self._batches(turns)
-        states = read(self.language, batch)
-        return {
-            "answer": answer_loss(self.language, batch, states[-1]),
-            "points": self.thought(batch, states),
-            "read": self.reading(at_depth(states, READ_DEPTH), batch.read),
-            "written": self.writing(at_depth(states, THOUGHT_DEPTH), batch.written),
-        }
+        """The losses of `AnswerLosses`."""
+        return self.answers(self.language, self._batches(turns))

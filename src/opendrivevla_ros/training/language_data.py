@@ -1,15 +1,13 @@
-"""Data sets of turns for the language stages: from stored truth, or from features that perception left in a store."""
+"""The data set of turns for the language stages: which moment, and what is asked of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_batches import Turn
-from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
+from opendrivevla_ros.training.language_samples import SpokenSample
 from opendrivevla_ros.training.text_tasks import TextTask
 
 KINDS = ("plan", "caption", "question", "agent")  # the first word of a task's kind
@@ -18,31 +16,10 @@ UNEVENTFUL_KEPT, OTHERS = 0.25, 4  # share of the uneventful moments that are ta
 ROUNDS = 64  # different choices of a task for each sample before they repeat
 
 
-class TrueTurns(Dataset[Turn]):
-    """Turns with the truth as features, straight from a store of drives.
+class SeenTurns(Dataset[Turn]):
+    """Turns from samples in memory, with the features that they have.
 
     shares: how often each of KINDS is asked for, in any unit; a kind that a sample lacks leaves its share to others.
-    """
-
-    def __init__(self, store: DriveStore, config: PerceptionConfig, shares: Mapping[str, float]) -> None:
-        self._store, self._config, self._shares = store, config, shares
-        self._places = [(index, k) for index, length in enumerate(store.lengths) for k in range(length)]
-
-    def __len__(self) -> int:
-        return len(self._places) * ROUNDS
-
-    def __getitem__(self, index: int) -> Turn:
-        return draw(self._sample, len(self._places), index, self._shares)
-
-    def _sample(self, number: int) -> SpokenSample:
-        stretch, position = self._places[number]
-        (stored,) = self._store.read(stretch, position, position + 1, pictures=False)
-        return spoken(stored, true_features(stored, self._config), self._config)
-
-
-class SeenTurns(Dataset[Turn]):
-    """Turns with the features that perception made, from samples in memory; shares as in `TrueTurns`.
-
     Samples that offer nothing of what is asked for are left out. Raises TrainingError where that leaves none.
     """
 

@@ -1,6 +1,6 @@
 """What the language stages learn from: a moment's features, and all that can be said about it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,13 +10,13 @@ from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.training.sample_labels import box_labels
 from opendrivevla_ros.training.text_tasks import (
     TextTask,
     agent_tasks,
     planning_task,
     prompt_fields,
-    steady,
     word_tasks,
 )
 
@@ -49,19 +49,19 @@ def departure(sample: DrivingSample) -> float:
     return float(distances.max(initial=0.0))
 
 
-def spoken(stored: StoredSample, features: Features, config: PerceptionConfig) -> SpokenSample:
+def spoken(stored: StoredSample, features: Features, config: OpenDriveVlaConfig) -> SpokenSample:
     """Everything that can be said about a sample, beside features of it."""
     sample = stored.sample
-    fields = prompt_fields(sample, heading_as_trained=False)
+    fields = prompt_fields(sample, config)
     tasks = []
     if sample.future_mask.all():
-        tasks = [planning_task(sample, fields), replace(planning_task(sample, steady(fields)), kind="plan steady")]
+        tasks.append(planning_task(sample, fields, decimals=config.decimals))
     tasks += word_tasks(stored.words, fields)
     if sample.agents is not None:
         mount = sample.observation.rig.lidar_to_base
-        near = set(box_labels(sample.agents, mount, config).ids.tolist())
+        near = set(box_labels(sample.agents, mount, config.perception).ids.tolist())
         agents = [agent for agent in sample.agents if agent.track_id in near]
-        tasks += agent_tasks(agents, fields, mount)
+        tasks += agent_tasks(agents, fields, mount, decimals=config.decimals)
     return SpokenSample(sample.scene, features, tuple(tasks), departure(sample))
 
 

@@ -1,12 +1,12 @@
-"""Drives of a policy itself, with the expert's answer at every instant: what it meets is what it must learn.
+"""Drives of a policy or a learner, with the expert's answer at every instant: what it meets is what it must learn.
 
 DAgger (arXiv 1011.0686): a policy that learned from the expert's drives alone never learned the way back from its own
 mistakes. Every instant at which it plans becomes a sample, whose future is what the expert would do from there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.training.learner import LearnerPolicy, load_learner
 from opendrivevla_ros.training.world_drives import MAP_REACH, renderer_of, scenario_of, words_of
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.outcome import drive
@@ -26,31 +28,33 @@ from opendrivevla_ros.world.seeds import Split
 from opendrivevla_ros.world.simulation import World
 
 NAME = "own"
+MakePolicy = Callable[[Sequence[StoredSample]], DrivingPolicy]  # of the record of a drive, which goes on as it drives
 
 
 def draw_own_drives(
-    folder: Path, policy: Path, *, first: int, scenarios: int, image_size: tuple[int, int], processes: int
+    folder: Path, driver: Path, *, first: int, scenarios: int, image_size: tuple[int, int], processes: int
 ) -> Iterator[float]:
-    """Has the policy of a checkpoint folder drive training scenarios `first` to `first + scenarios` into a store.
+    """Has a driver drive training scenarios `first` to `first + scenarios` into a store.
 
-    Yields the share that is done; drives that are there are kept.
+    driver: a policy's checkpoint folder, or a learner's weights file. Yields the share that is done; drives that are
+    there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     wanted = [number for number in range(first, first + scenarios) if f"{NAME}{number:06d}" not in done]
     yield 1 - len(wanted) / scenarios
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_draw, folder, policy, number, image_size) for number in wanted]
+        jobs = [pool.submit(_draw, folder, driver, number, image_size) for number in wanted]
         for count, job in enumerate(jobs, start=1):
             job.result()
             yield 1 - (len(wanted) - count) / scenarios
 
 
-def own_drive(number: int, policy: DrivingPolicy, renderer: Renderer) -> list[StoredSample]:
+def own_drive(number: int, make_policy: MakePolicy, renderer: Renderer) -> list[StoredSample]:
     """What a policy met in training scenario `number`, up to its end, the time limit or a collision."""
     family, seed = scenario_of(number, Split.TRAIN)
     sampler = WorldSampler(make_scenario(family, seed), renderer, map_reach=MAP_REACH)
     found: list[StoredSample] = []
-    drive(World(sampler.scenario), PolicyDriver(policy, _recording(sampler, found)))
+    drive(World(sampler.scenario), PolicyDriver(make_policy(found), _recording(sampler, found)))
     return found
 
 
@@ -63,12 +67,16 @@ def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[Wo
     return observe
 
 
-def _draw(folder: Path, policy: Path, number: int, image_size: tuple[int, int]) -> None:
-    DriveStore(folder).write(f"{NAME}{number:06d}-0", own_drive(number, _policy(policy), renderer_of(image_size)))
+def _draw(folder: Path, driver: Path, number: int, image_size: tuple[int, int]) -> None:
+    found = own_drive(number, _driver(driver), renderer_of(image_size))
+    DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
 
 
 @cache
-def _policy(folder: Path) -> DrivingPolicy:
-    policy = load_policy(folder, samples=0)
+def _driver(driver: Path) -> MakePolicy:
+    if driver.is_file():
+        learner = load_learner(driver, small_perception())
+        return partial(LearnerPolicy, learner)
+    policy = load_policy(driver, samples=0)
     torch.set_num_threads(1)
-    return policy
+    return lambda _: policy

@@ -2,8 +2,7 @@
 
 What a frame hands to the next is decided by the labels, not by scores: a query follows the object it was matched to
 for as long as that is there (UniAD, arXiv 2212.10156, after MOTR, arXiv 2105.03247). Beside those go the queries that
-driving would take for objects, though they are none: a decoder that never met a wrong track would never drop one
-(MOTR, section 3.5, which inserts such tracks).
+driving would take for objects, though they are none: a decoder that never met a wrong track would never drop one.
 """
 
 from collections.abc import Sequence
@@ -79,7 +78,9 @@ class PerceptionLosses(nn.Module):
         """
         network = self.perception
         images = torch.cat([labelled.frame.images for frames in scenes for labelled in frames])
-        pyramids = iter(_by_frame(network.img_neck(network.img_backbone(images)), network.config.cameras))
+        with torch.autocast(images.device.type, torch.bfloat16):
+            pyramid = network.img_neck(network.img_backbone(images))
+        pyramids = iter(_by_frame([level.float() for level in pyramid], network.config.cameras))
         found: list[dict[str, Tensor]] = []
         tokens: list[FrameTokens] = []
         for frames in scenes:

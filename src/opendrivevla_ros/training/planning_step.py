@@ -66,8 +66,8 @@ class PlanningExamples(Dataset[PlanningExample]):
                 memory = []
             memory = [*memory, place][-FRAMES:]
             if place.sample.future_mask.all():
-                fields = prompt_fields(place.sample, heading_as_trained=config.heading_as_trained)
-                self._examples.append((memory, planning_task(place.sample, fields)))
+                fields = prompt_fields(place.sample, config)
+                self._examples.append((memory, planning_task(place.sample, fields, decimals=config.decimals)))
         if not self._examples:
             raise TrainingError(
                 f"none of the {len(places)} moments in {store.folder} is followed by 3 s of known motion, which a plan"

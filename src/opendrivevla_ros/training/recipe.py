@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 
-SPEECH = {"plan": 6.0, "caption": 1.0, "question": 2.0, "agent": 1.0}  # shares of the tasks, see `language_data`
+SPEECH = {"plan": 7.0, "caption": 0.5, "question": 1.5, "agent": 1.0}  # shares of the tasks, see `language_data`
+TRAIN = "train"  # the expert's drives
+TRUTH = "truth"  # the same, with the truth in place of what perception sees
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,14 @@ class PerceptionStep:
 class LanguageStep:
     """Language from features. shares: of the tasks.
 
-    truth: the encoded truth in place of what perception sees. own: the policy's own drives are learned from too.
+    reads: TRUTH, or what perception sees on TRAIN and on the drives of the steps of these names.
     """
 
     name: str
     stage: str
     loop: LoopSettings
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SPEECH))
-    truth: bool = False
-    own: bool = False
+    reads: tuple[str, ...] = (TRAIN,)
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,29 @@ class PlanningStep:
     stage: str = "planning"
 
 
-TrainingStep = PerceptionStep | LanguageStep | PlanningStep
+@dataclass(frozen=True)
+class LearnerStep:
+    """A learner that reads the truth (see `learner`); nothing of it is in the checkpoint."""
+
+    name: str
+    loop: LoopSettings
+    stage: str = "learner"
+
+
+TrainingStep = PerceptionStep | LanguageStep | PlanningStep | LearnerStep
 
 
 @dataclass(frozen=True)
 class OwnDrivesStep:
-    """The policy drives training scenarios `first` to `first + scenarios` itself, as it is by now; nothing learns."""
+    """The policy as it is by now, or a learner, drives training scenarios `first` to `first + scenarios`.
+
+    learner: name of its step; None for the policy. Nothing learns.
+    """
 
     name: str
     first: int
     scenarios: int
+    learner: str | None = None
 
 
 Step = TrainingStep | OwnDrivesStep
@@ -63,7 +77,10 @@ Step = TrainingStep | OwnDrivesStep
 
 @dataclass(frozen=True)
 class Recipe:
-    """scenarios: drawn for training. validation: those of the validation split. steps: in their order."""
+    """scenarios: drawn for training. validation: those of the validation split. steps: in their order.
+
+    The batch_size of a step's loop is that of all its processes together, so that their number changes nothing.
+    """
 
     scenarios: int
     validation: int
@@ -76,10 +93,22 @@ class Recipe:
         """The steps that train."""
         return tuple(step for step in self.steps if not isinstance(step, OwnDrivesStep))
 
+    def training_before(self, step: Step) -> tuple[TrainingStep, ...]:
+        """The steps that train before this one."""
+        before = self.steps[: self.steps.index(step)]
+        return tuple(other for other in before if not isinstance(other, OwnDrivesStep))
+
     def without(self, names: Sequence[str]) -> "Recipe":
         """The recipe with these stages left out, to see what each is for. Raises TrainingError for an unknown one."""
         left_out = [self.step(name) for name in names]
         return replace(self, steps=tuple(step for step in self.steps if step not in left_out))
+
+    def training_step(self, name: str) -> TrainingStep:
+        """The step of that name, which trains. Raises TrainingError."""
+        step = self.step(name)
+        if isinstance(step, OwnDrivesStep):
+            raise TrainingError(f"{name} drives and trains nothing")
+        return step
 
     def step(self, name: str) -> Step:
         """The step of that name. Raises TrainingError."""
@@ -100,21 +129,23 @@ SMALL = Recipe(
     validation=140,
     image_size=(224, 126),
     steps=(
-        PerceptionStep("perception", LoopSettings(steps=1200, learning_rate=8e-4, batch_size=4, save_every=100), 2),
+        LearnerStep("learner", LoopSettings(steps=3000, learning_rate=1e-3, batch_size=128, clip_norm=1.0)),
+        OwnDrivesStep("learner_drives", first=2240, scenarios=280, learner="learner"),
+        PerceptionStep("perception", LoopSettings(steps=1500, learning_rate=6e-4, batch_size=4, save_every=100), 2),
         PerceptionStep(
             "sequences",
-            LoopSettings(steps=1800, learning_rate=5e-4, batch_size=2, warmup_steps=100, save_every=100),
+            LoopSettings(steps=1400, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
             4,
             fixed_norms=True,
         ),
-        LanguageStep("schooling", "schooling", _speaking(4000, 1.5e-3), truth=True),
+        LanguageStep("schooling", "schooling", _speaking(4500, 1.5e-3), reads=(TRUTH,)),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}
         ),
         LanguageStep("interaction", "interaction", _speaking(200, 5e-4), {"agent": 4.0, "question": 1.0, "plan": 5.0}),
-        LanguageStep("driving", "instruction", _speaking(1200, 8e-4), SPEECH),
-        OwnDrivesStep("own_drives", first=2240, scenarios=280),
-        LanguageStep("refinement", "instruction", _speaking(800, 5e-4), SPEECH, own=True),
+        LanguageStep("driving", "instruction", _speaking(1200, 8e-4), reads=(TRAIN, "learner_drives")),
+        OwnDrivesStep("own_drives", first=2520, scenarios=280),
+        LanguageStep("refinement", "instruction", _speaking(800, 5e-4), reads=(TRAIN, "learner_drives", "own_drives")),
     ),
 )

@@ -4,6 +4,7 @@ A step that is done is not run again, and one that was cut off goes on where its
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,41 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
 from opendrivevla_ros.training.language_batches import AnswerTraining
-from opendrivevla_ros.training.language_data import SeenTurns, TrueTurns
-from opendrivevla_ros.training.loop import train
+from opendrivevla_ros.training.language_data import SeenTurns
+from opendrivevla_ros.training.learner import Learner, TrueMoments
+from opendrivevla_ros.training.loop import LoopSettings, train
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
-from opendrivevla_ros.training.recipe import LanguageStep, OwnDrivesStep, PerceptionStep, Recipe, Step, TrainingStep
-from opendrivevla_ros.training.run_state import load_state
+from opendrivevla_ros.training.recipe import (
+    TRAIN,
+    TRUTH,
+    LanguageStep,
+    LearnerStep,
+    OwnDrivesStep,
+    PerceptionStep,
+    Recipe,
+    Step,
+    TrainingStep,
+)
 from opendrivevla_ros.training.scene_drives import store_scenes
-from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives, tokens_missing
+from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
 from opendrivevla_ros.training.truth_reading import TruthTraining
 from opendrivevla_ros.training.world_drives import draw_drives
 from opendrivevla_ros.world.seeds import Split
 
 WEIGHTS = "weights.pt"
-OWN = "own"  # drives of the policy itself
 
 
 class RecipeRun:
-    """A recipe in a folder. Each step leaves its weights: all parts that exist so far, those only training has too."""
+    """A recipe in a folder. Each step leaves the weights of the parts it trained with, those only training has too."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
 
-    def drives(self, kind: str = "train") -> DriveStore:
-        """The drives of a split, or, by OWN, of the policy itself."""
+    def drives(self, kind: str = TRAIN) -> DriveStore:
+        """The drives of a split, or those of the step of that name."""
         return DriveStore(self.folder / "drives" / kind)
 
     def tokenizer(self) -> Any:
@@ -80,57 +90,64 @@ class RecipeRun:
                 yield (before + done) / total
             before += count
 
-    def look(self, processes: int, kind: str = "train") -> Iterator[float]:
-        """Has the trained perception see all drives, for the language stages; yields the share that it has seen."""
+    def look(self, processes: int, kind: str = TRAIN) -> Iterator[float]:
+        """Has the trained perception see all drives, for the language stages; yields the share that it has seen.
+
+        kind: of the drives, as in `drives`; TRUTH for those of the training with the truth in place of tokens.
+        """
+        if kind == TRUTH:
+            yield from see_drives(self.drives(), self._tokens(kind), self.config(), None, processes=processes)
+            return
         seen_by = [step for step in self.recipe.steps if isinstance(step, PerceptionStep)][-1]
         prefix = "perception."
         weights = self.weights_after(seen_by)
         perception = {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
-        config = self.config().perception
-        yield from see_drives(self.drives(kind), self._tokens(kind), config, perception, processes=processes)
+        yield from see_drives(self.drives(kind), self._tokens(kind), self.config(), perception, processes=processes)
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
-        """Has the policy drive, then its perception look at it; yields the share of both that is done."""
-        before = self.weights_before(step)
-        checkpoint = self._checkpoint(before, self.folder / step.name, card=f"made for {step.name}\n")
-        drawn = draw_own_drives(
-            self.folder / "drives" / OWN,
-            checkpoint,
+        """Has the policy or the learner drive; yields the share that is done."""
+        if step.learner:
+            self.weights_after(self.recipe.training_step(step.learner))
+            driver = self.folder / step.learner / WEIGHTS
+        else:
+            driver = self._checkpoint(self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n")
+        yield from draw_own_drives(
+            self.folder / "drives" / step.name,
+            driver,
             first=step.first,
             scenarios=step.scenarios,
             image_size=self.recipe.image_size,
             processes=processes,
         )
-        for share in drawn:
-            yield share / 2
-        for share in self.look(processes, OWN):
-            yield (1 + share) / 2
 
     def _tokens(self, kind: str) -> Path:
         return self.folder / "tokens" / kind
 
-    def _unseen(self, kind: str) -> bool:
-        return tokens_missing(self.drives(kind), self._tokens(kind))
-
     def is_done(self, step: Step) -> bool:
-        """Whether the step has left its weights, or its drives and what perception saw on them."""
+        """Whether the step has left its weights, or its drives."""
         if isinstance(step, OwnDrivesStep):
-            drawn = {name.split("-")[0] for name in self.drives(OWN).names}
-            return len(drawn) >= step.scenarios and not self._unseen(OWN)
+            return len(self.drives(step.name).names) >= step.scenarios
         return (self.folder / step.name / WEIGHTS).is_file()
 
     def weights_after(self, step: TrainingStep) -> dict[str, Tensor]:
-        """What a step has left. Raises TrainingError where it is not done."""
+        """The parts that a step trained with, as it has left them. Raises TrainingError where it is not done."""
         if not self.is_done(step):
             raise TrainingError(f"the stage {step.name} is not done in {self.folder}; run it first")
         weights: dict[str, Tensor] = torch.load(self.folder / step.name / WEIGHTS, weights_only=True)
         return weights
 
     def weights_before(self, step: Step) -> dict[str, Tensor]:
-        """What the training before has left; nothing for the first. Raises TrainingError where that is not done."""
-        index = [other.name for other in self.recipe.steps].index(step.name)
-        before = [other for other in self.recipe.steps[:index] if not isinstance(other, OwnDrivesStep)]
-        return self.weights_after(before[-1]) if before else {}
+        """All parts as the training before has left them. Raises TrainingError where that is not done.
+
+        Perception needs nothing of a learner, and who learns from the truth no perception: they can be trained at the
+        same time.
+        """
+        from_truth = isinstance(step, LanguageStep) and step.reads == (TRUTH,)
+        weights: dict[str, Tensor] = {}
+        for other in self.recipe.training_before(step):
+            if not (isinstance(other, LearnerStep) or (from_truth and isinstance(other, PerceptionStep))):
+                weights |= self.weights_after(other)
+        return weights
 
     def run(self, step: TrainingStep) -> None:
         """Trains a step to its end, from where it stands."""
@@ -138,19 +155,25 @@ class RecipeRun:
         model = OpenDriveVlaModel(self.config())
         start_from_nothing(model.perception)
         training, samples = self._training(step, model)
-        known = self.weights_before(step)
-        training.load_state_dict(_common(known, training.state_dict()))
-        groups = prepare(model, stage(step.stage), weight_decay=step.loop.weight_decay)
-        of_the_model = {id(parameter) for parameter in model.parameters()}
-        groups[0]["params"] += [own for own in training.parameters() if id(own) not in of_the_model]
+        groups = self._groups(step, model, training)
+        training.load_state_dict(_common(self.weights_before(step), training.state_dict()))
         if isinstance(step, PerceptionStep) and step.fixed_norms:
             fix_norms(model.perception)
         folder = self.folder / step.name
-        train(training, samples, list, groups, step.loop, folder)
+        train(training, samples, list, groups, _share(step.loop, PartialState().num_processes), folder)
         if PartialState().is_main_process:
             temporary = folder / f"{WEIGHTS}.tmp"
-            torch.save({**known, **training.state_dict()}, temporary)
+            torch.save(training.state_dict(), temporary)
             temporary.replace(folder / WEIGHTS)
+
+    def _groups(self, step: TrainingStep, model: OpenDriveVlaModel, training: nn.Module) -> list[dict[str, Any]]:
+        """AdamW's parameter groups: what the step's stage trains of the model, and what only training has."""
+        if isinstance(step, LearnerStep):
+            return [{"params": list(training.parameters())}]
+        groups = prepare(model, stage(step.stage), weight_decay=step.loop.weight_decay)
+        of_the_model = {id(parameter) for parameter in model.parameters()}
+        groups[0]["params"] += [own for own in training.parameters() if id(own) not in of_the_model]
+        return groups
 
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it."""
@@ -158,7 +181,8 @@ class RecipeRun:
         steps = recipe.training_steps
         figures = [self._figures(step) for step in steps]
         text = card(recipe, figures, model_id=config.model_id, data=self.drives())
-        return self._checkpoint(self.weights_after(steps[-1]), self.folder / "checkpoint", card=text)
+        weights = self.weights_before(steps[-1]) | self.weights_after(steps[-1])
+        return self._checkpoint(weights, self.folder / "checkpoint", card=text)
 
     def _checkpoint(self, weights: dict[str, Tensor], folder: Path, *, card: str) -> Path:
         model = OpenDriveVlaModel(self.config())
@@ -171,27 +195,34 @@ class RecipeRun:
         rows = read_metrics(self.folder / step.name)
         tenth = max(len(rows) // 10, 1)
         losses = [sum(row["loss"] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:])]
-        state = load_state(self.folder / step.name)
-        ranks = state.settings["processes"] if state else 1
-        seen = step.loop.steps * step.loop.batch_size * step.loop.accumulation * ranks
+        seen = step.loop.steps * step.loop.batch_size * step.loop.accumulation
         return StepFigures(step, seen, *losses)
 
     def _training(self, step: TrainingStep, model: OpenDriveVlaModel) -> tuple[nn.Module, Dataset[Any]]:
         config = model.config
         if isinstance(step, PerceptionStep):
             return PerceptionTraining(model.perception), Clips(self.drives(), config.perception, step.frames)
+        if isinstance(step, LearnerStep):
+            return Learner(config.perception), TrueMoments(self.drives(), config.perception)
         assert model.language is not None
         tokenizer, end_id = self.tokenizer(), config.eos_ids[0]
         if not isinstance(step, LanguageStep):
-            clips = SpokenClips(self.drives(), config.perception, step.frames, step.shares)
+            clips = SpokenClips(self.drives(), config, step.frames, step.shares)
             return EndToEndTraining(model, tokenizer), clips
-        if step.truth:
-            school = TruthTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
-            return school, TrueTurns(self.drives(), config.perception, step.shares)
-        answers = AnswerTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
-        kinds = ("train", OWN) if step.own else ("train",)
-        seen = [sample for kind in kinds for sample in load_tokens(self._tokens(kind))]
+        training = TruthTraining if step.reads == (TRUTH,) else AnswerTraining
+        answers = training(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
+        seen = [sample for kind in step.reads for sample in load_tokens(self._tokens(kind))]
         return answers, SeenTurns(seen, step.shares)
+
+
+def _share(loop: LoopSettings, processes: int) -> LoopSettings:
+    """One process' settings of a step. Raises TrainingError for a batch that cannot be shared out."""
+    size, rest = divmod(loop.batch_size, processes)
+    if rest:
+        raise TrainingError(
+            f"{processes} processes cannot share a batch of {loop.batch_size}; give a number that divides it"
+        )
+    return replace(loop, batch_size=size)
 
 
 def fix_norms(module: nn.Module) -> None:

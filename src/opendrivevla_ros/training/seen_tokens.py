@@ -1,6 +1,6 @@
-"""What a trained perception makes of stored drives, kept on disk: the language stages need no picture any more."""
+"""What the language stages read of stored drives, kept on disk: what a trained perception sees, or the truth."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.language.model import Features
-from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.perception.network import PerceptionNetwork
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
-from opendrivevla_ros.training.language_samples import SpokenSample, spoken
+from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
 
 SUFFIX = ".pt"
@@ -22,14 +22,22 @@ PART = 24  # stretches of one file
 
 
 def see_drives(
-    store: DriveStore, folder: Path, config: PerceptionConfig, weights: Mapping[str, Tensor], *, processes: int
+    store: DriveStore,
+    folder: Path,
+    config: OpenDriveVlaConfig,
+    weights: Mapping[str, Tensor] | None,
+    *,
+    processes: int,
 ) -> Iterator[float]:
     """Writes the tokens of all stretches, seen as on a vehicle: tracks live and die by their scores.
 
-    weights: of the perception. Yields the share that is done; parts that are there are kept.
+    weights: of the perception; None for the truth (`language_samples.true_features`) in place of tokens. Yields the
+    share that is done; parts that are there are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(weights), weights_file := folder / "perception.weights")
+    weights_file = None
+    if weights is not None:
+        torch.save(dict(weights), weights_file := folder / "perception.weights")
     starts = range(0, len(store.names), PART)
     left = [start for start in starts if not _file(folder, store, start).exists()]
     yield 1 - len(left) / max(len(starts), 1)
@@ -38,11 +46,6 @@ def see_drives(
         for count, job in enumerate(jobs, start=1):
             job.result()
             yield 1 - (len(left) - count) / len(starts)
-
-
-def tokens_missing(store: DriveStore, folder: Path) -> bool:
-    """Whether there is a stretch that `see_drives` has not seen."""
-    return not all(_file(folder, store, start).exists() for start in range(0, len(store.names), PART))
 
 
 def load_tokens(folder: Path) -> list[SpokenSample]:
@@ -56,31 +59,34 @@ def load_tokens(folder: Path) -> list[SpokenSample]:
     return samples
 
 
-def see(network: PerceptionNetwork, store: DriveStore, index: int) -> list[SpokenSample]:
-    """The samples of one stretch, with the tokens that the network gives, frame after frame."""
-    stretch = store.read(index)
+def see(network: PerceptionNetwork, config: OpenDriveVlaConfig, stretch: Sequence[StoredSample]) -> list[SpokenSample]:
+    """The samples of a stretch, with the tokens that the network gives, frame after frame."""
     origin = scene_origin(stretch[0].sample.observation)
     network.reset()
     found = []
     for stored in stretch:
         output = network(perception_frame(stored.sample.observation, network.config, origin))
         features = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
-        found.append(spoken(stored, features, network.config))
+        found.append(spoken(stored, features, config))
     return found
 
 
 @torch.inference_mode()
-def _see(drives: Path, start: int, folder: Path, config: PerceptionConfig, weights_file: Path) -> None:
-    store, network = DriveStore(drives), PerceptionNetwork(config)
-    network.load_state_dict(torch.load(weights_file, weights_only=True))
-    network.eval()
-    samples = [
-        one for index in range(start, min(start + PART, len(store.names))) for one in see(network, store, index)
-    ]
+def _see(drives: Path, start: int, folder: Path, config: OpenDriveVlaConfig, weights_file: Path | None) -> None:
+    store = DriveStore(drives)
+    indices = range(start, min(start + PART, len(store.names)))
+    if weights_file is None:
+        stretches = (store.read(index, pictures=False) for index in indices)
+        samples = [spoken(one, true_features(one, config.perception), config) for some in stretches for one in some]
+    else:
+        network = PerceptionNetwork(config.perception)
+        network.load_state_dict(torch.load(weights_file, weights_only=True))
+        network.eval()
+        samples = [one for index in indices for one in see(network, config, store.read(index))]
     content = [
         {
             "scene": one.scene,
-            "features": [block.half() for block in vars(one.features).values()],
+            "features": [None if block is None else block.half() for block in vars(one.features).values()],
             "tasks": [list(vars(task).values()) for task in one.tasks],
             "departure": one.departure,
         }

@@ -5,7 +5,7 @@ Futures are text as plans are: six points, metres, in the lidar frame at t0 (x r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,11 +15,11 @@ from opendrivevla_ros.datasets.drive_store import Words
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.language.prompt import PromptFields, question_message, user_message
 from opendrivevla_ros.language.trajectory_text import format_trajectory
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
 from opendrivevla_ros.training.errors import TrainingError
 
 AGENT_QUESTION = "Where will the {label} at {place} be in the next 3 seconds?"
-HISTORY_AGES_S = (2.0, 1.5, 1.0, 0.5)
 NEVER_MOVING = ("barrier", "traffic_cone")
 
 
@@ -36,25 +36,16 @@ class TextTask:
     answer: str
 
 
-def prompt_fields(sample: DrivingSample, *, heading_as_trained: bool) -> PromptFields:
-    """The ego motion of a sample as the policy tells it; heading_as_trained: as in the policy's configuration."""
+def prompt_fields(sample: DrivingSample, config: OpenDriveVlaConfig) -> PromptFields:
+    """The ego motion of a sample, as the policy of this configuration tells it."""
     observation = sample.observation
     return PromptFields.from_ego(
         observation.ego,
         observation.command.command,
         lidar_to_base=observation.rig.lidar_to_base,
-        heading_as_trained=heading_as_trained,
+        heading_as_trained=config.heading_as_trained,
+        tells_past=config.tells_past,
     )
-
-
-def steady(fields: PromptFields) -> PromptFields:
-    """The fields of an ego that came here at the velocity that it has.
-
-    A motion history tells what the driver has begun to do. A model that reads it there need not look at the street,
-    and at the wheel it never begins (the copycat problem, arXiv 2010.14876).
-    """
-    history = -np.outer(HISTORY_AGES_S, fields.velocity)
-    return replace(fields, history=history, measured_acceleration=(0.0, 0.0))
 
 
 def word_tasks(words: Words, fields: PromptFields) -> tuple[TextTask, ...]:
@@ -66,7 +57,9 @@ def word_tasks(words: Words, fields: PromptFields) -> tuple[TextTask, ...]:
     )
 
 
-def agent_tasks(agents: Sequence[AgentLabel], fields: PromptFields, lidar_to_base: Array) -> tuple[TextTask, ...]:
+def agent_tasks(
+    agents: Sequence[AgentLabel], fields: PromptFields, lidar_to_base: Array, *, decimals: int
+) -> tuple[TextTask, ...]:
     """Stage 2.5: where each agent will be, for those that can be seen, can move, and have a whole future."""
     base_to_lidar = invert(lidar_to_base)
     tasks = []
@@ -75,7 +68,7 @@ def agent_tasks(agents: Sequence[AgentLabel], fields: PromptFields, lidar_to_bas
             continue
         path = np.column_stack([agent.future, np.full(len(agent.future), agent.position[2])])
         question = agent_question(agent.label, apply(base_to_lidar, agent.position))
-        answer = _trajectory(apply(base_to_lidar, path)[:, :2])
+        answer = _trajectory(apply(base_to_lidar, path)[:, :2], decimals)
         tasks.append(TextTask(f"agent {agent.label}", question_message(fields, question), answer))
     return tuple(tasks)
 
@@ -88,7 +81,7 @@ def agent_question(label: str, place: ArrayLike) -> str:
     return AGENT_QUESTION.format(label=label.replace("_", " "), place=written_place(place))
 
 
-def planning_task(sample: DrivingSample, fields: PromptFields) -> TextTask:
+def planning_task(sample: DrivingSample, fields: PromptFields, *, decimals: int) -> TextTask:
     """Stage 3: the plan, which is where the lidar's origin was driven.
 
     Raises TrainingError for a sample whose future ends before its six points.
@@ -99,12 +92,15 @@ def planning_task(sample: DrivingSample, fields: PromptFields) -> TextTask:
             f"sample {sample.token} has {known} of {len(sample.future)} points of its future: leave it out"
         )
     path = base_path_to_lidar(sample.future, sample.observation.rig.lidar_to_base)
-    return TextTask("plan", user_message(fields, sample.observation.command.text), _trajectory(path))
+    return TextTask("plan", user_message(fields, sample.observation.command.text), _trajectory(path, decimals))
 
 
-def _trajectory(path: Array) -> str:
-    """The text of points [6, 2], in which zero has one spelling: "-0.00" would be half of the labels for nothing."""
-    return format_trajectory(np.round(path, 2) + 0.0)
+def _trajectory(path: Array, decimals: int) -> str:
+    """The text of points [6, 2], rounded, in which zero has one spelling: half of the labels would be "-0.00".
+
+    A second decimal that nobody could foresee takes as much of the gradient as the first digit.
+    """
+    return format_trajectory(np.round(path, decimals) + 0.0)
 
 
 def written_place(place: ArrayLike) -> str:

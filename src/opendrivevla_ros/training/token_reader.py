@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.training.labels import BoxLabels, PlanLabel
 
-EGO_NUMBERS = 16
+EGO_NUMBERS = 6
 WAYPOINTS = 6
 LAYERS, HEADS = 2, 4
 PLAN_METRES = 10.0  # the unit in which the reader writes positions of the plan

@@ -27,7 +27,7 @@ class TruthEncoder(nn.Module):
         """[A, AGENT_NUMBERS] and [M, LINE_NUMBERS] to [A, C] and [M, C]."""
         assert truth.agents is not None
         assert truth.map_elements is not None
-        return Features(None, self.agents(truth.agents), self.lines(truth.map_elements))
+        return Features(None, self.agents(truth.agents.float()), self.lines(truth.map_elements.float()))
 
 
 class TruthTraining(AnswerTraining):

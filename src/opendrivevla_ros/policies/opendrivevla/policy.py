@@ -234,6 +234,7 @@ class OpenDriveVlaPolicy:
             observation.command.command,
             lidar_to_base=observation.rig.lidar_to_base,
             heading_as_trained=self.config.heading_as_trained,
+            tells_past=self.config.tells_past,
         )
 
     def _follow(self, observation: Observation, deadline: Deadline) -> _Seen:

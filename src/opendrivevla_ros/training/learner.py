@@ -1,0 +1,108 @@
+"""A learner that reads the truth: trained in minutes, it makes the mistakes that a policy makes who sees pictures.
+
+It drives from the true agents and lines and from how the ego moves, which costs no picture and no perception. What it
+meets, with the expert's answer at every instant, is drawn before any policy can drive (DAgger, arXiv 1011.0686).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
+from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.policies.baselines import BlindPolicy
+from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
+from opendrivevla_ros.training.frame_labels import plan_label
+from opendrivevla_ros.training.labels import PlanLabel
+from opendrivevla_ros.training.language_samples import true_features
+from opendrivevla_ros.training.token_reader import PLAN_METRES, FrameTokens, TokenReader
+from opendrivevla_ros.training.truth_reading import TruthEncoder
+
+TrueMoment = tuple[Features, PlanLabel]
+
+
+class TrueMoments(Dataset[TrueMoment]):
+    """All moments of a store: what is true then, and what the expert did."""
+
+    def __init__(self, store: DriveStore, config: PerceptionConfig) -> None:
+        self._moments = [
+            (true_features(stored, config), plan_label(stored.sample))
+            for index in range(len(store.names))
+            for stored in store.read(index, pictures=False)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def __getitem__(self, index: int) -> TrueMoment:
+        return self._moments[index]
+
+
+class Learner(nn.Module):
+    """True features and the ego's motion to a plan."""
+
+    def __init__(self, config: PerceptionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = TruthEncoder(config.embed_dim)
+        self.reader = TokenReader(config)
+
+    def forward(self, moments: Sequence[TrueMoment]) -> dict[str, Tensor]:
+        """{"plan": see `TokenReader.plan_loss`}."""
+        return {"plan": self.reader.plan_loss(self._tokens(moments))}
+
+    def path(self, moment: TrueMoment) -> Array:
+        """Positions [6, 2] of the lidar origin every 0.5 s, lidar frame, metres."""
+        with torch.inference_mode():
+            (path,) = self.reader.read(self._tokens([moment]))
+        return PLAN_METRES * path.double().numpy()
+
+    def _tokens(self, moments: Sequence[TrueMoment]) -> list[FrameTokens]:
+        agents, lines = (
+            self._encoded(encoder, [getattr(features, name) for features, _ in moments])
+            for encoder, name in ((self.encoder.agents, "agents"), (self.encoder.lines, "map_elements"))
+        )
+        nothing = torch.zeros(0, self.config.embed_dim)
+        return [
+            FrameTokens(nothing, some_agents, some_lines, plan)
+            for some_agents, some_lines, (_, plan) in zip(agents, lines, moments, strict=True)
+        ]
+
+    @staticmethod
+    def _encoded(encoder: nn.Module, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All rows [n, ...] at once."""
+        return encoder(torch.cat(list(rows))).split([len(some) for some in rows])
+
+
+class LearnerPolicy(BlindPolicy):
+    """The learner at the wheel of a world whose truth is recorded: it reads the last sample of `record`."""
+
+    info = PolicyInfo(model_id="learner", weights_hash="", trained=True, image_size=(1, 1))
+    name = "learner"
+    explanation = "This learner reads the truth of the world, not the pictures."
+
+    def __init__(self, learner: Learner, record: Sequence[StoredSample]) -> None:
+        super().__init__()
+        self._learner, self._record = learner.eval(), record
+
+    def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
+        """What the learner makes of the recorded moment."""
+        stored = self._record[-1]
+        features = true_features(stored, self._learner.config)
+        path = self._learner.path((features, plan_label(stored.sample)))
+        return lidar_path_to_base(path, np.asarray(observation.rig.lidar_to_base)), None
+
+
+def load_learner(weights: Path, config: PerceptionConfig) -> Learner:
+    """The learner of a weights file."""
+    learner = Learner(config)
+    learner.load_state_dict(torch.load(weights, weights_only=True))
+    return learner

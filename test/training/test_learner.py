@@ -1,0 +1,80 @@
+"""A learner that reads the truth: what it learns from, and what it does at the wheel."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.policies.opendrivevla.config import small_perception
+from opendrivevla_ros.training.learner import Learner, LearnerPolicy, TrueMoments, load_learner
+from opendrivevla_ros.training.own_drives import draw_own_drives, own_drive
+from opendrivevla_ros.training.world_drives import renderer_of, stretches
+from opendrivevla_ros.world.seeds import Split
+
+CONFIG = small_perception()
+IMAGE_SIZE = (96, 54)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> DriveStore:
+    folder = tmp_path_factory.mktemp("drives")
+    for part, found in enumerate(stretches(6, Split.TRAIN, renderer_of(IMAGE_SIZE))):  # a stopped lead
+        DriveStore(folder).write(f"train000006-{part}", found)
+    return DriveStore(folder)
+
+
+def test_it_learns_what_the_expert_did(store: DriveStore):
+    moments = TrueMoments(store, CONFIG)
+    assert len(moments) == sum(store.lengths)
+    torch.manual_seed(0)
+    learner = Learner(CONFIG)
+    optimiser = torch.optim.Adam(learner.parameters(), 3e-3)
+    batch = [moments[index] for index in range(len(moments))]
+    first = None
+    for _ in range(60):
+        loss = learner(batch)["plan"]
+        first = first or loss.item()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < first / 4
+
+
+def test_its_plan_does_not_depend_on_who_else_is_asked(store: DriveStore):
+    moments = TrueMoments(store, CONFIG)
+    learner = Learner(CONFIG).eval()
+    alone = learner.path(moments[2])
+    with torch.no_grad():
+        together = learner([moments[0], moments[2]])["plan"], learner([moments[2], moments[0]])["plan"]
+    assert together[0].item() == pytest.approx(together[1].item(), rel=1e-5)
+    np.testing.assert_allclose(alone, learner.path(moments[2]))
+
+
+def test_at_the_wheel_it_reads_the_recorded_truth_and_all_it_meets_is_kept(tmp_path: Path):
+    learner = Learner(CONFIG)
+    torch.nn.init.zeros_(learner.reader.path.weight)
+    torch.nn.init.zeros_(learner.reader.path.bias)  # it plans to stand
+    read = []
+
+    class Reading(LearnerPolicy):
+        def waypoints(self, observation):
+            read.append(self._record[-1].sample.observation is observation)
+            return super().waypoints(observation)
+
+    found = own_drive(4, lambda record: Reading(learner, record), renderer_of(IMAGE_SIZE))
+    assert read == [True] * len(found)
+    assert found[-1].sample.observation.ego.speed < 0.5
+    assert max(np.abs(one.sample.future).max() for one in found[-5:]) > 1.0  # the expert would drive on
+
+
+def test_a_learners_drives_are_drawn_from_its_weights(tmp_path: Path):
+    torch.manual_seed(0)
+    torch.save(Learner(CONFIG).state_dict(), weights := tmp_path / "weights.pt")
+    assert isinstance(load_learner(weights, CONFIG), Learner)
+    folder = tmp_path / "own"
+    shares = draw_own_drives(folder, weights, first=4, scenarios=1, image_size=IMAGE_SIZE, processes=1)
+    assert list(shares) == [0.0, 1.0]
+    (length,) = DriveStore(folder).lengths
+    assert length > 1
