@@ -47,6 +47,11 @@ class Features:
     agents: Tensor | None
     map_elements: Tensor | None
 
+    def to(self, device: torch.device | str) -> "Features":
+        """The same on a device."""
+        blocks = (self.scene, self.agents, self.map_elements)
+        return Features(*(None if block is None else block.to(device) for block in blocks))
+
 
 class DrivingLanguageModel(Qwen2ForCausalLM):
     """Qwen2 with three feature projectors; everything of `transformers` works on it."""

@@ -158,11 +158,15 @@ class FirstThought(nn.Module):
 
     def forward(self, batch: LanguageBatch, states: Sequence[Tensor]) -> Tensor:
         """Mean absolute error of the points, in POINT_METRES; 0 where no answer is a trajectory."""
+        return self.error(states, batch.asked, batch.points, batch.has_points)
+
+    def error(self, states: Sequence[Tensor], asked: Tensor, points: Tensor, known: Tensor) -> Tensor:
+        """The same for the states of B sequences that end at `asked` [B]; points [B, 6, 2], known [B]."""
         hidden = at_depth(states, THOUGHT_DEPTH)
-        last = hidden[torch.arange(len(hidden), device=hidden.device), batch.asked]
+        last = hidden[torch.arange(len(hidden), device=hidden.device), asked]
         found = self.points(self.normalise(last)).float().unflatten(1, (WAYPOINTS, 2))
-        errors = (found - batch.points / POINT_METRES).abs().mean((1, 2))
-        return (errors * batch.has_points).sum() / batch.has_points.sum().clamp(min=1)
+        errors = (found - points / POINT_METRES).abs().mean((1, 2))
+        return (errors * known).sum() / known.sum().clamp(min=1)
 
 
 class AnswerLosses(nn.Module):
@@ -185,8 +189,8 @@ class AnswerLosses(nn.Module):
         }
 
 
-class AnswerTraining(nn.Module):
-    """What the loop trains in the language stages: a list of turns to the losses of their answers."""
+class TurnLosses(nn.Module):
+    """A language model, and what its answers cost."""
 
     def __init__(self, model: DrivingLanguageModel, tokenizer: Any, *, system_text: str, end_id: int) -> None:
         super().__init__()
@@ -194,6 +198,14 @@ class AnswerTraining(nn.Module):
         self.answers = AnswerLosses(model.language_config.hidden_size)
         self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
 
-    def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
+    def said(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
         """The losses of `AnswerLosses`."""
         return self.answers(self.language, self._batches(turns))
+
+
+class AnswerTraining(TurnLosses):
+    """What the loop trains in the language stages: a list of turns to the losses of their answers."""
+
+    def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
+        """The losses of `AnswerLosses`."""
+        return self.said(turns)

@@ -24,7 +24,7 @@ from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import true_features
 from opendrivevla_ros.training.token_reader import PLAN_METRES, FrameTokens, TokenReader
-from opendrivevla_ros.training.truth_reading import TruthEncoder
+from opendrivevla_ros.training.truth_encoder import TruthEncoder
 
 TrueMoment = tuple[Features, PlanLabel]
 
@@ -66,20 +66,12 @@ class Learner(nn.Module):
         return PLAN_METRES * path.double().numpy()
 
     def _tokens(self, moments: Sequence[TrueMoment]) -> list[FrameTokens]:
-        agents, lines = (
-            self._encoded(encoder, [getattr(features, name) for features, _ in moments])
-            for encoder, name in ((self.encoder.agents, "agents"), (self.encoder.lines, "map_elements"))
-        )
         nothing = torch.zeros(0, self.config.embed_dim)
+        encoded = self.encoder([truth for truth, _ in moments])
         return [
-            FrameTokens(nothing, some_agents, some_lines, plan)
-            for some_agents, some_lines, (_, plan) in zip(agents, lines, moments, strict=True)
+            FrameTokens(nothing, seen.agents, seen.map_elements, plan)
+            for seen, (_, plan) in zip(encoded, moments, strict=True)
         ]
-
-    @staticmethod
-    def _encoded(encoder: nn.Module, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """All rows [n, ...] at once."""
-        return encoder(torch.cat(list(rows))).split([len(some) for some in rows])
 
 
 class LearnerPolicy(BlindPolicy):

@@ -134,11 +134,11 @@ SMALL = Recipe(
         PerceptionStep("perception", LoopSettings(steps=1500, learning_rate=6e-4, batch_size=4, save_every=100), 2),
         PerceptionStep(
             "sequences",
-            LoopSettings(steps=1400, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
+            LoopSettings(steps=1100, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
             4,
             fixed_norms=True,
         ),
-        LanguageStep("schooling", "schooling", _speaking(4500, 1.5e-3), reads=(TRUTH,)),
+        LanguageStep("schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRUTH,)),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}

@@ -46,7 +46,7 @@ from opendrivevla_ros.training.recipe import (
 from opendrivevla_ros.training.scene_drives import store_scenes
 from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
-from opendrivevla_ros.training.truth_reading import TruthTraining
+from opendrivevla_ros.training.truth_reading import Lessons, TruthTraining
 from opendrivevla_ros.training.world_drives import draw_drives
 from opendrivevla_ros.world.seeds import Split
 
@@ -209,10 +209,12 @@ class RecipeRun:
         if not isinstance(step, LanguageStep):
             clips = SpokenClips(self.drives(), config, step.frames, step.shares)
             return EndToEndTraining(model, tokenizer), clips
-        training = TruthTraining if step.reads == (TRUTH,) else AnswerTraining
-        answers = training(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
         seen = [sample for kind in step.reads for sample in load_tokens(self._tokens(kind))]
-        return answers, SeenTurns(seen, step.shares)
+        turns = SeenTurns(seen, step.shares)
+        if step.reads == (TRUTH,):
+            school = TruthTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
+            return school, Lessons(turns, TrueMoments(self.drives(), config.perception))
+        return AnswerTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id), turns
 
 
 def _share(loop: LoopSettings, processes: int) -> LoopSettings:

@@ -1,0 +1,101 @@
+"""Schooling: the truth in place of tokens, and moments that are only thought about."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from opendrivevla_ros.language.model import DrivingLanguageModel, Features, LanguageConfig
+from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
+from opendrivevla_ros.language.trajectory_text import format_trajectory
+from opendrivevla_ros.training.labels import PlanLabel
+from opendrivevla_ros.training.language_batches import POINT_METRES, Turn
+from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBERS
+from opendrivevla_ros.training.learner import TrueMoment
+from opendrivevla_ros.training.token_reader import EGO_NUMBERS
+from opendrivevla_ros.training.truth_encoder import TruthEncoder
+from opendrivevla_ros.training.truth_reading import MOMENTS, Lesson, Lessons, TruthTraining
+
+PATH = torch.tensor([[0.0, 4.0 * step] for step in range(1, 7)])
+TURN = Turn("Planning trajectory: <trajectory>", Features(None, torch.zeros(1, 1), torch.zeros(1, 1)), "")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_small_tokenizer()
+
+
+def truth(agents: int, lines: int, seed: int = 0) -> Features:
+    random = torch.Generator().manual_seed(seed)
+    return Features(
+        None,
+        torch.randn(agents, AGENT_NUMBERS, generator=random),
+        torch.randn(lines, LINE_NUMBERS, generator=random),
+    )
+
+
+def moment(agents: int = 2, lines: int = 3, seed: int = 0, path: torch.Tensor = PATH) -> TrueMoment:
+    plan = PlanLabel(torch.full((EGO_NUMBERS,), 0.5), path, torch.ones(6, dtype=torch.bool))
+    return truth(agents, lines, seed), plan
+
+
+def lesson(*moments: TrueMoment) -> Lesson:
+    return Lesson(replace(TURN, features=truth(2, 1), answer=format_trajectory(PATH)), moments)
+
+
+@pytest.fixture
+def school(tokenizer: PreTrainedTokenizerFast) -> TruthTraining:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "layers": 3, "heads": 2, "key_value_heads": 1}
+    model = DrivingLanguageModel(LanguageConfig(vocabulary_size=len(tokenizer), feature_size=16, **sizes))
+    return TruthTraining(model, tokenizer, system_text="You drive.", end_id=int(tokenizer.eos_token_id))
+
+
+def test_the_encoder_keeps_moments_apart():
+    encoder = TruthEncoder(16)
+    first, second = truth(2, 3, 1), truth(4, 0, 2)
+    together = encoder([first, second])
+    for alone, seen in zip((first, second), together, strict=True):
+        torch.testing.assert_close(encoder([alone])[0].agents, seen.agents)
+        torch.testing.assert_close(encoder([alone])[0].map_elements, seen.map_elements)
+    assert together[1].map_elements.shape == (0, 16)
+
+
+def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(school: TruthTraining):
+    thought = school.answers.thought
+    torch.nn.init.zeros_(thought.points.weight)
+    with torch.no_grad():
+        thought.points.bias.copy_(PATH.flatten() / POINT_METRES)
+    few, many = moment(1, 1), moment(9, 5, path=PATH + torch.tensor([3.0, 0.0]))
+    assert school([lesson(few)])["thinking"].item() == pytest.approx(0.0, abs=1e-6)
+    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(1.5 / 2 / POINT_METRES, rel=1e-4)
+
+
+def test_a_moment_is_thought_about_alike_beside_any_other(school: TruthTraining):
+    alone = school([lesson(moment(2, 2, 1))])["thinking"]
+    other = school([lesson(moment(8, 6, 2))])["thinking"]
+    both = school([lesson(moment(2, 2, 1), moment(8, 6, 2))])["thinking"]
+    assert both.item() == pytest.approx((alone.item() + other.item()) / 2, rel=1e-4)
+
+
+def test_thinking_teaches_what_reads_features_and_the_layers_up_to_the_thought_alone(school: TruthTraining):
+    school([lesson(moment())])["thinking"].backward()
+    learned = {name for name, part in school.named_parameters() if part.grad is not None and part.grad.any()}
+    for beginning in ("encoder.agents", "encoder.lines", "ego.", "answers.thought.", "language.model.layers.0."):
+        assert any(name.startswith(beginning) for name in learned), beginning
+    assert not any(
+        name.startswith(("language.model.layers.2.", "language.lm_head", "answers.written")) for name in learned
+    )
+
+
+def test_a_lesson_is_the_same_every_time_and_its_moments_are_not_all_one():
+    turns = [replace(TURN, answer=str(index)) for index in range(3)]
+    moments = [moment(seed=index) for index in range(50)]
+    lessons = Lessons(turns, moments)
+    assert len(lessons) == 3
+    first, again = lessons[1], lessons[1]
+    assert first.turn is turns[1]
+    assert len(first.moments) == MOMENTS
+    assert [id(one) for one in first.moments] == [id(one) for one in again.moments]
+    assert len({id(one) for one in first.moments}) > MOMENTS / 2
