@@ -20,7 +20,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_batches import (
     IGNORED,
     POINT_METRES,
-    AnswerTraining,
+    AnswerLosses,
     LanguageBatch,
     LanguageBatches,
     Turn,
@@ -75,6 +75,19 @@ def batches(model: DrivingLanguageModel, tokenizer: PreTrainedTokenizerFast) -> 
 
 def loss_of(model: DrivingLanguageModel, batch: LanguageBatch) -> torch.Tensor:
     return answer_loss(model, batch, read(model, batch)[-1])
+
+
+class Answering(nn.Module):
+    """A model, and the losses of its answers."""
+
+    def __init__(self, model: DrivingLanguageModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.language = model
+        self.answers = AnswerLosses(model.language_config.hidden_size)
+        self._batches = LanguageBatches(model, tokenizer, system_text=SYSTEM_TEXT, end_id=int(tokenizer.eos_token_id))
+
+    def forward(self, turns: list[Turn]) -> dict[str, torch.Tensor]:
+        return self.answers(self.language, self._batches(turns))
 
 
 def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrainedTokenizerFast):
@@ -139,7 +152,7 @@ def test_only_a_trajectory_has_points():
 
 def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(tokenizer: PreTrainedTokenizerFast):
     model = tiny_model(tokenizer)
-    training = AnswerTraining(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
+    training = Answering(model, tokenizer)
     nn.init.zeros_(training.answers.thought.points.weight)
     with torch.no_grad():
         training.answers.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
@@ -151,7 +164,7 @@ def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(to
 
 def test_an_overfitted_model_says_what_it_was_taught(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     model = tiny_model(tokenizer)
-    training = AnswerTraining(model, tokenizer, system_text=SYSTEM_TEXT, end_id=tokenizer.eos_token_id)
+    training = Answering(model, tokenizer)
     settings = LoopSettings(steps=250, learning_rate=4e-3, batch_size=3, warmup_steps=20)
     train(training, turns(), list, [{"params": list(model.parameters())}], settings, tmp_path)
 

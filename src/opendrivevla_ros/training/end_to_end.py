@@ -68,7 +68,7 @@ class EndToEndTraining(PerceptionLosses):
         self._speaker = (model.language,)  # in a tuple, so that its parameters keep one name
 
     def forward(self, clips: Sequence[SpokenClip]) -> dict[str, Tensor]:
-        """The perception's losses, and those of `AnswerTraining` for the words."""
+        """The perception's losses, and those of `AnswerLosses` for the words."""
         losses, tokens = self.losses_and_tokens([clip.frames for clip in clips])
         asked = [turn for clip in clips for turn in clip.turns]
         turns = [

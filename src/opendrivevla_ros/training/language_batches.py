@@ -187,25 +187,3 @@ class AnswerLosses(nn.Module):
             "read": self.reading(at_depth(states, READ_DEPTH), batch.read),
             "written": self.writing(at_depth(states, THOUGHT_DEPTH), batch.written),
         }
-
-
-class TurnLosses(nn.Module):
-    """A language model, and what its answers cost."""
-
-    def __init__(self, model: DrivingLanguageModel, tokenizer: Any, *, system_text: str, end_id: int) -> None:
-        super().__init__()
-        self.language = model
-        self.answers = AnswerLosses(model.language_config.hidden_size)
-        self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
-
-    def said(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """The losses of `AnswerLosses`."""
-        return self.answers(self.language, self._batches(turns))
-
-
-class AnswerTraining(TurnLosses):
-    """What the loop trains in the language stages: a list of turns to the losses of their answers."""
-
-    def forward(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """The losses of `AnswerLosses`."""
-        return self.said(turns)

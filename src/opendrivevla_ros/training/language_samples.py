@@ -11,6 +11,8 @@ from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSam
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
+from opendrivevla_ros.training.frame_labels import plan_label
+from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.sample_labels import box_labels
 from opendrivevla_ros.training.text_tasks import (
     TextTask,
@@ -33,13 +35,14 @@ class SpokenSample:
     """A moment.
 
     scene: of which scenario. features: its tokens, or the truth in their place. tasks: what to say. departure: see
-    `departure`.
+    `departure`. plan: how the ego moves and where it went; None where that is not known to the end.
     """
 
     scene: str
     features: Features
     tasks: tuple[TextTask, ...]
     departure: float = 0.0
+    plan: PlanLabel | None = None
 
 
 def departure(sample: DrivingSample) -> float:
@@ -53,16 +56,17 @@ def spoken(stored: StoredSample, features: Features, config: OpenDriveVlaConfig)
     """Everything that can be said about a sample, beside features of it."""
     sample = stored.sample
     fields = prompt_fields(sample, config)
-    tasks = []
+    tasks, plan = [], None
     if sample.future_mask.all():
         tasks.append(planning_task(sample, fields, decimals=config.decimals))
+        plan = plan_label(sample)
     tasks += word_tasks(stored.words, fields)
     if sample.agents is not None:
         mount = sample.observation.rig.lidar_to_base
         near = set(box_labels(sample.agents, mount, config.perception).ids.tolist())
         agents = [agent for agent in sample.agents if agent.track_id in near]
         tasks += agent_tasks(agents, fields, mount, decimals=config.decimals)
-    return SpokenSample(sample.scene, features, tuple(tasks), departure(sample))
+    return SpokenSample(sample.scene, features, tuple(tasks), departure(sample), plan)
 
 
 def true_features(stored: StoredSample, config: PerceptionConfig) -> Features:

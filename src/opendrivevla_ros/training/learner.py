@@ -10,40 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import PolicyInfo
-from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
-from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.policies.baselines import BlindPolicy
 from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
 from opendrivevla_ros.training.frame_labels import plan_label
-from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import true_features
+from opendrivevla_ros.training.moments import Moment
 from opendrivevla_ros.training.token_reader import PLAN_METRES, FrameTokens, TokenReader
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
-
-TrueMoment = tuple[Features, PlanLabel]
-
-
-class TrueMoments(Dataset[TrueMoment]):
-    """All moments of a store: what is true then, and what the expert did."""
-
-    def __init__(self, store: DriveStore, config: PerceptionConfig) -> None:
-        self._moments = [
-            (true_features(stored, config), plan_label(stored.sample))
-            for index in range(len(store.names))
-            for stored in store.read(index, pictures=False)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._moments)
-
-    def __getitem__(self, index: int) -> TrueMoment:
-        return self._moments[index]
 
 
 class Learner(nn.Module):
@@ -55,17 +34,17 @@ class Learner(nn.Module):
         self.encoder = TruthEncoder(config.embed_dim)
         self.reader = TokenReader(config)
 
-    def forward(self, moments: Sequence[TrueMoment]) -> dict[str, Tensor]:
+    def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
         """{"plan": see `TokenReader.plan_loss`}."""
         return {"plan": self.reader.plan_loss(self._tokens(moments))}
 
-    def path(self, moment: TrueMoment) -> Array:
+    def path(self, moment: Moment) -> Array:
         """Positions [6, 2] of the lidar origin every 0.5 s, lidar frame, metres."""
         with torch.inference_mode():
             (path,) = self.reader.read(self._tokens([moment]))
         return PLAN_METRES * path.double().numpy()
 
-    def _tokens(self, moments: Sequence[TrueMoment]) -> list[FrameTokens]:
+    def _tokens(self, moments: Sequence[Moment]) -> list[FrameTokens]:
         nothing = torch.zeros(0, self.config.embed_dim)
         encoded = self.encoder([truth for truth, _ in moments])
         return [

@@ -24,7 +24,7 @@ class PerceptionStep:
 
 @dataclass(frozen=True)
 class LanguageStep:
-    """Language from features. shares: of the tasks.
+    """Language from features. shares: of the tasks. moments: that are only thought about beside each turn.
 
     reads: TRUTH, or what perception sees on TRAIN and on the drives of the steps of these names.
     """
@@ -34,6 +34,7 @@ class LanguageStep:
     loop: LoopSettings
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SPEECH))
     reads: tuple[str, ...] = (TRAIN,)
+    moments: int = 4
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class LearnerStep:
 
     name: str
     loop: LoopSettings
+    reads: tuple[str, ...] = (TRUTH,)
     stage: str = "learner"
 
 
@@ -138,7 +140,7 @@ SMALL = Recipe(
             4,
             fixed_norms=True,
         ),
-        LanguageStep("schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRUTH,)),
+        LanguageStep("schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRUTH,), moments=16),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}

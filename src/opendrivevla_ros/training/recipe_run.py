@@ -25,11 +25,12 @@ from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
-from opendrivevla_ros.training.language_batches import AnswerTraining
 from opendrivevla_ros.training.language_data import SeenTurns
-from opendrivevla_ros.training.learner import Learner, TrueMoments
+from opendrivevla_ros.training.learner import Learner
+from opendrivevla_ros.training.lessons import Lessons, LessonTraining
 from opendrivevla_ros.training.loop import LoopSettings, train
 from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.moments import Moments
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
@@ -39,6 +40,7 @@ from opendrivevla_ros.training.recipe import (
     LearnerStep,
     OwnDrivesStep,
     PerceptionStep,
+    PlanningStep,
     Recipe,
     Step,
     TrainingStep,
@@ -46,7 +48,6 @@ from opendrivevla_ros.training.recipe import (
 from opendrivevla_ros.training.scene_drives import store_scenes
 from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
-from opendrivevla_ros.training.truth_reading import Lessons, TruthTraining
 from opendrivevla_ros.training.world_drives import draw_drives
 from opendrivevla_ros.world.seeds import Split
 
@@ -202,19 +203,21 @@ class RecipeRun:
         config = model.config
         if isinstance(step, PerceptionStep):
             return PerceptionTraining(model.perception), Clips(self.drives(), config.perception, step.frames)
-        if isinstance(step, LearnerStep):
-            return Learner(config.perception), TrueMoments(self.drives(), config.perception)
-        assert model.language is not None
-        tokenizer, end_id = self.tokenizer(), config.eos_ids[0]
-        if not isinstance(step, LanguageStep):
+        if isinstance(step, PlanningStep):
             clips = SpokenClips(self.drives(), config, step.frames, step.shares)
-            return EndToEndTraining(model, tokenizer), clips
+            return EndToEndTraining(model, self.tokenizer()), clips
         seen = [sample for kind in step.reads for sample in load_tokens(self._tokens(kind))]
-        turns = SeenTurns(seen, step.shares)
-        if step.reads == (TRUTH,):
-            school = TruthTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id)
-            return school, Lessons(turns, TrueMoments(self.drives(), config.perception))
-        return AnswerTraining(model.language, tokenizer, system_text=config.system_text, end_id=end_id), turns
+        if isinstance(step, LearnerStep):
+            return Learner(config.perception), Moments(seen)
+        assert model.language is not None
+        training = LessonTraining(
+            model.language,
+            self.tokenizer(),
+            system_text=config.system_text,
+            end_id=config.eos_ids[0],
+            truth=step.reads == (TRUTH,),
+        )
+        return training, Lessons(SeenTurns(seen, step.shares), Moments(seen), step.moments)
 
 
 def _share(loop: LoopSettings, processes: int) -> LoopSettings:

@@ -14,6 +14,7 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
 
@@ -55,7 +56,8 @@ def load_tokens(folder: Path) -> list[SpokenSample]:
         content: list[dict[str, Any]] = torch.load(path, weights_only=True)
         for one in content:
             tasks = tuple(TextTask(*task) for task in one["tasks"])
-            samples.append(SpokenSample(one["scene"], Features(*one["features"]), tasks, one["departure"]))
+            plan = None if one["plan"] is None else PlanLabel(*one["plan"])
+            samples.append(SpokenSample(one["scene"], Features(*one["features"]), tasks, one["departure"], plan))
     return samples
 
 
@@ -89,6 +91,7 @@ def _see(drives: Path, start: int, folder: Path, config: OpenDriveVlaConfig, wei
             "features": [None if block is None else block.half() for block in vars(one.features).values()],
             "tasks": [list(vars(task).values()) for task in one.tasks],
             "departure": one.departure,
+            "plan": None if one.plan is None else list(vars(one.plan).values()),
         }
         for one in samples
     ]

@@ -1,4 +1,4 @@
-"""Schooling: the truth in place of tokens, and moments that are only thought about."""
+"""Lessons: turns beside moments that are only thought about, with the truth or what is seen as features."""
 
 from dataclasses import replace
 
@@ -9,13 +9,14 @@ from transformers import PreTrainedTokenizerFast
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features, LanguageConfig
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.language.trajectory_text import format_trajectory
+from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_batches import POINT_METRES, Turn
-from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBERS
-from opendrivevla_ros.training.learner import TrueMoment
+from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBERS, SpokenSample
+from opendrivevla_ros.training.lessons import Lesson, Lessons, LessonTraining
+from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.token_reader import EGO_NUMBERS
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
-from opendrivevla_ros.training.truth_reading import MOMENTS, Lesson, Lessons, TruthTraining
 
 PATH = torch.tensor([[0.0, 4.0 * step] for step in range(1, 7)])
 TURN = Turn("Planning trajectory: <trajectory>", Features(None, torch.zeros(1, 1), torch.zeros(1, 1)), "")
@@ -35,21 +36,21 @@ def truth(agents: int, lines: int, seed: int = 0) -> Features:
     )
 
 
-def moment(agents: int = 2, lines: int = 3, seed: int = 0, path: torch.Tensor = PATH) -> TrueMoment:
+def moment(agents: int = 2, lines: int = 3, seed: int = 0, path: torch.Tensor = PATH) -> Moment:
     plan = PlanLabel(torch.full((EGO_NUMBERS,), 0.5), path, torch.ones(6, dtype=torch.bool))
     return truth(agents, lines, seed), plan
 
 
-def lesson(*moments: TrueMoment) -> Lesson:
+def lesson(*moments: Moment) -> Lesson:
     return Lesson(replace(TURN, features=truth(2, 1), answer=format_trajectory(PATH)), moments)
 
 
 @pytest.fixture
-def school(tokenizer: PreTrainedTokenizerFast) -> TruthTraining:
+def school(tokenizer: PreTrainedTokenizerFast) -> LessonTraining:
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "layers": 3, "heads": 2, "key_value_heads": 1}
     model = DrivingLanguageModel(LanguageConfig(vocabulary_size=len(tokenizer), feature_size=16, **sizes))
-    return TruthTraining(model, tokenizer, system_text="You drive.", end_id=int(tokenizer.eos_token_id))
+    return LessonTraining(model, tokenizer, system_text="You drive.", end_id=int(tokenizer.eos_token_id), truth=True)
 
 
 def test_the_encoder_keeps_moments_apart():
@@ -62,7 +63,7 @@ def test_the_encoder_keeps_moments_apart():
     assert together[1].map_elements.shape == (0, 16)
 
 
-def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(school: TruthTraining):
+def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(school: LessonTraining):
     thought = school.answers.thought
     torch.nn.init.zeros_(thought.points.weight)
     with torch.no_grad():
@@ -72,14 +73,14 @@ def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(
     assert school([lesson(few, many)])["thinking"].item() == pytest.approx(1.5 / 2 / POINT_METRES, rel=1e-4)
 
 
-def test_a_moment_is_thought_about_alike_beside_any_other(school: TruthTraining):
+def test_a_moment_is_thought_about_alike_beside_any_other(school: LessonTraining):
     alone = school([lesson(moment(2, 2, 1))])["thinking"]
     other = school([lesson(moment(8, 6, 2))])["thinking"]
     both = school([lesson(moment(2, 2, 1), moment(8, 6, 2))])["thinking"]
     assert both.item() == pytest.approx((alone.item() + other.item()) / 2, rel=1e-4)
 
 
-def test_thinking_teaches_what_reads_features_and_the_layers_up_to_the_thought_alone(school: TruthTraining):
+def test_thinking_teaches_what_reads_features_and_the_layers_up_to_the_thought_alone(school: LessonTraining):
     school([lesson(moment())])["thinking"].backward()
     learned = {name for name, part in school.named_parameters() if part.grad is not None and part.grad.any()}
     for beginning in ("encoder.agents", "encoder.lines", "ego.", "answers.thought.", "language.model.layers.0."):
@@ -89,13 +90,35 @@ def test_thinking_teaches_what_reads_features_and_the_layers_up_to_the_thought_a
     )
 
 
+def test_seen_features_are_thought_about_as_they_are(tokenizer: PreTrainedTokenizerFast, school: LessonTraining):
+    training = LessonTraining(school.language, tokenizer, system_text="You drive.", end_id=1)
+    seen = Features(torch.randn(3, 16), torch.randn(2, 16), torch.randn(1, 16))
+    for block in vars(seen).values():
+        block.requires_grad_()
+    plan = moment()[1]
+    training([Lesson(replace(TURN, features=seen, answer="Yes."), [(seen, plan)])])["thinking"].backward()
+    assert all((block.grad != 0).any(1).all() for block in vars(seen).values())
+
+
 def test_a_lesson_is_the_same_every_time_and_its_moments_are_not_all_one():
     turns = [replace(TURN, answer=str(index)) for index in range(3)]
-    moments = [moment(seed=index) for index in range(50)]
-    lessons = Lessons(turns, moments)
+    moments = Moments([SpokenSample("street", *_parted(moment(seed=index))) for index in range(50)])
+    lessons = Lessons(turns, moments, 8)
     assert len(lessons) == 3
     first, again = lessons[1], lessons[1]
     assert first.turn is turns[1]
-    assert len(first.moments) == MOMENTS
+    assert len(first.moments) == 8
     assert [id(one) for one in first.moments] == [id(one) for one in again.moments]
-    assert len({id(one) for one in first.moments}) > MOMENTS / 2
+    assert len({id(one) for one in first.moments}) > 4
+
+
+def test_moments_without_a_known_future_are_left_out():
+    known, unknown = SpokenSample("street", *_parted(moment())), SpokenSample("street", truth(1, 1), ())
+    assert len(Moments([known, unknown])) == 1
+    with pytest.raises(TrainingError, match="none of 1 samples has a known future"):
+        Moments([unknown])
+
+
+def _parted(one: Moment) -> tuple[Features, tuple[()], float, PlanLabel]:
+    """The arguments of a sample without words."""
+    return one[0], (), 0.0, one[1]

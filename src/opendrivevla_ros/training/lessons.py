@@ -1,0 +1,111 @@
+"""What the language stages train: turns that are spoken, and beside them moments that are only thought about.
+
+The published models start from a language model that others trained. The small one starts from nothing, and how to
+drive takes more moments than how to write. So beside each turn go moments without a word: features and the ego's
+motion as numbers, to where the plan is thought of (`FirstThought`), which costs a tenth of a turn. In schooling the
+truth stands in place of features: it costs no picture and no perception.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from opendrivevla_ros.language.model import DrivingLanguageModel, Features
+from opendrivevla_ros.training.language_batches import AnswerLosses, LanguageBatches, Turn
+from opendrivevla_ros.training.language_data import SeenTurns
+from opendrivevla_ros.training.moments import Moment, Moments
+from opendrivevla_ros.training.token_reader import EGO_NUMBERS
+from opendrivevla_ros.training.truth_encoder import TruthEncoder, together
+
+BEFORE, BETWEEN, AFTER = 40, 8, 48  # places as in a prompt: before the first block, between two, and up to its end
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A turn, and moments that are only thought about."""
+
+    turn: Turn
+    moments: Sequence[Moment]
+
+
+class Lessons(Dataset[Lesson]):
+    """A lesson for each turn, with `count` of the moments drawn at random, always the same."""
+
+    def __init__(self, turns: SeenTurns, moments: Moments, count: int) -> None:
+        self._turns, self._moments, self._count = turns, moments, count
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __getitem__(self, index: int) -> Lesson:
+        drawn = np.random.default_rng([index, 89]).integers(len(self._moments), size=self._count)
+        return Lesson(self._turns[index], [self._moments[int(number)] for number in drawn])
+
+
+class LessonTraining(nn.Module):
+    """What the loop trains in the language stages: lessons to their losses.
+
+    truth: features are the truth, which is encoded first.
+    """
+
+    def __init__(
+        self, model: DrivingLanguageModel, tokenizer: Any, *, system_text: str, end_id: int, truth: bool = False
+    ) -> None:
+        super().__init__()
+        width = model.language_config.hidden_size
+        self.language = model
+        self.answers = AnswerLosses(width)
+        self.ego = nn.Sequential(nn.Linear(EGO_NUMBERS, width), nn.GELU(), nn.Linear(width, width))
+        self.encoder = TruthEncoder(model.language_config.feature_size) if truth else None
+        self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
+
+    def forward(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
+        """The losses of `AnswerLosses`, and {"thinking": the error of what is thought about the moments}."""
+        turns = [lesson.turn for lesson in lessons]
+        seen = self._seen([turn.features for turn in turns])
+        turns = [replace(turn, features=features) for turn, features in zip(turns, seen, strict=True)]
+        moments = [moment for lesson in lessons for moment in lesson.moments]
+        return {**self.answers(self.language, self._batches(turns)), "thinking": self._thinking(moments)}
+
+    def _seen(self, features: Sequence[Features]) -> Sequence[Features]:
+        return features if self.encoder is None else self.encoder(features)
+
+    def _thinking(self, moments: Sequence[Moment]) -> Tensor:
+        model = self.language.model
+        device = model.embed_tokens.weight.device
+        plans = [plan.to(device) for _, plan in moments]
+        seen = [features.to(device) for features in self._seen([features for features, _ in moments])]
+        blocks: list[tuple[Tensor, ...]] = [
+            together(model.mm_projector_track, [features.agents for features in seen]),
+            together(model.mm_projector_map, [features.map_elements for features in seen]),
+            self.ego(torch.stack([plan.ego for plan in plans])).split(1),
+        ]
+        if seen[0].scene is not None:
+            blocks.insert(0, together(model.mm_projector_scene, [features.scene for features in seen]))
+        sequences = list(zip(*blocks, strict=True))
+        places = [_places([len(block) for block in sequence]).to(device) for sequence in sequences]
+        pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+        states = model(
+            inputs_embeds=pad([torch.cat(sequence) for sequence in sequences]),
+            position_ids=pad(places),
+            attention_mask=pad([torch.ones_like(some) for some in places]),  # else gaps would part a sequence
+            use_cache=False,
+            output_hidden_states=True,
+        ).hidden_states
+        asked = torch.tensor([len(some) - 1 for some in places], device=device)
+        points = torch.stack([plan.path for plan in plans])
+        return self.answers.thought.error(states, asked, points, torch.ones(len(points), device=device))
+
+
+def _places(lengths: Sequence[int]) -> Tensor:
+    """Positions of blocks of these lengths, the last of which is the end of the question."""
+    gaps = [BEFORE, *[BETWEEN] * (len(lengths) - 2), AFTER]
+    ends = accumulate(gap + length for gap, length in zip(gaps, lengths, strict=True))
+    return torch.cat([torch.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)])

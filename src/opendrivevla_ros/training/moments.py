@@ -1,0 +1,27 @@
+"""Moments that are planned in without a word: what there is to see, how the ego moves, and where it went."""
+
+from collections.abc import Sequence
+
+from torch.utils.data import Dataset
+
+from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.labels import PlanLabel
+from opendrivevla_ros.training.language_samples import SpokenSample
+
+Moment = tuple[Features, PlanLabel]
+
+
+class Moments(Dataset[Moment]):
+    """Those of the samples whose plan is known to its end. Raises TrainingError where there is none."""
+
+    def __init__(self, samples: Sequence[SpokenSample]) -> None:
+        self._moments = [(sample.features, sample.plan) for sample in samples if sample.plan is not None]
+        if not self._moments:
+            raise TrainingError(f"none of {len(samples)} samples has a known future; draw or record longer drives")
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def __getitem__(self, index: int) -> Moment:
+        return self._moments[index]
