@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
+FOLDERS = ("msg", "srv", "action", "config", "config/rig", "config/topics", "config/dds", "checkpoints/small")
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "src/opendrivevla_ros/__init__.py").read_text())
 
 
@@ -24,10 +25,10 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_namespace_packages("src"),
-    # where colcon installs them too: bags need the message definitions, nodes their configuration
+    # where colcon installs them too: bags need the message definitions, nodes their configuration and a policy
     data_files=[
         (f"share/opendrivevla_ros/{folder}", [str(path) for path in sorted(Path(folder).iterdir()) if path.is_file()])
-        for folder in ("msg", "srv", "action", "config", "config/rig", "config/topics", "config/dds")
+        for folder in FOLDERS
     ],
     install_requires=requirements("runtime"),
     extras_require={"training": requirements("training")},

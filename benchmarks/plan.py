@@ -94,7 +94,7 @@ def report(times: list[float], plans: list[Plan], cpu_ms: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("policy", nargs="?", default="opendrivevla-small-random", help="checkpoint folder or name")
+    parser.add_argument("policy", nargs="?", default="opendrivevla-small", help="checkpoint folder or name")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--plans", type=int, default=50)

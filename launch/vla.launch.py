@@ -26,7 +26,7 @@ TOPICS = INPUTS | OUTPUTS | DEBUG
 
 # Arguments that set a parameter of vla_node: its name, type, default, choices and description.
 PARAMETERS = (
-    ("policy", str, "opendrivevla-small-random", None, "policy name, or path of a checkpoint folder"),
+    ("policy", str, "opendrivevla-small", None, "policy name, or path of a checkpoint folder"),
     ("device", str, "cpu", None, "cpu, cuda or cuda:N"),
     ("precision", str, "float32", ["float32", "bfloat16"], "precision of the weights"),
     ("thinking_mode", str, "fast", ["auto", "fast", "slow"], "how long the model may reason"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-COPIED = ("src", "msg", "srv", "action", "config", "requirements", "setup.py", "pyproject.toml", "README.md")
+FOLDERS = ("src", "msg", "srv", "action", "config", "checkpoints", "requirements")
+COPIED = (*FOLDERS, "setup.py", "pyproject.toml", "README.md")
 
 WITHOUT_ROS = """
 import sys
@@ -23,7 +24,7 @@ sys.meta_path.insert(0, NoRos())
 import opendrivevla_ros
 from opendrivevla_ros.policies.registry import load_policy
 assert opendrivevla_ros.__file__.startswith(sys.argv[1]), opendrivevla_ros.__file__
-print(load_policy("constant_velocity").info.model_id)
+print(load_policy("constant_velocity").info.model_id, load_policy("opendrivevla-small").info.trained)
 """
 
 
@@ -50,7 +51,7 @@ def test_a_policy_loads_where_there_is_no_ros(installed: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert result.stdout == "constant_velocity\n", result.stderr
+    assert result.stdout == "constant_velocity True\n", result.stderr
 
 
 def test_messages_and_configuration_are_installed(installed: Path) -> None:

@@ -17,9 +17,7 @@ from opendrivevla_ros.policies.registry import CheckpointError
 from opendrivevla_ros.ros.command_node import RosNotFound
 from opendrivevla_ros.sensing.calibration import CalibrationError
 
-TRAINED_POLICY = "checkpoints/small"
 PACKAGES_OF_THE_WORLD = ("panda3d", "shapely", "matplotlib", "torch", "accelerate", "tensorboard", "sacrebleu")
-UNTRAINED_POLICY = "opendrivevla-small-random"
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -99,24 +97,3 @@ def times_table(times: Mapping[str, Mapping[str, float]]) -> Table:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes readable JSON."""
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def install_file(relative: str) -> Path:
-    """A file that comes with the package ("config/rig/nuscenes.yaml"), in the source tree or below an install prefix.
-
-    Raises FileNotFoundError.
-    """
-    for folder in Path(__file__).absolute().parents:
-        for candidate in (folder / relative, folder / "share" / "opendrivevla_ros" / relative):
-            if candidate.exists():
-                return candidate
-    raise FileNotFoundError(f"{relative} did not come with this installation; run from the source tree or reinstall")
-
-
-def shipped_policy() -> str:
-    """The trained checkpoint that comes with the package, or, where there is none, random weights."""
-    try:
-        folder = install_file(TRAINED_POLICY)
-    except FileNotFoundError:
-        return UNTRAINED_POLICY
-    return str(folder) if (folder / "config.json").is_file() else UNTRAINED_POLICY

@@ -12,18 +12,18 @@ from rich.table import Table
 from opendrivevla_ros.cli.console import (
     CommandError,
     console,
-    install_file,
     one_sentence_errors,
     progress_bar,
-    shipped_policy,
     summarize_times,
     times_table,
     write_json,
 )
 from opendrivevla_ros.cli.demo_pictures import write_birds_eyes, write_gif, write_overviews
 from opendrivevla_ros.cli.processes import Process, loopback_environment
+from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.datasets.bags import RIG_FILE, BagWriter
+from opendrivevla_ros.policies.registry import SHIPPED
 from opendrivevla_ros.ros.command_node import ros_node
 from opendrivevla_ros.ros.listener import OUTPUTS, STAMPED_PLANS, Heard, Listener
 
@@ -68,7 +68,7 @@ def demo(
     domain = 50 + os.getpid() % 50 if domain is None else domain
     scenario = ["-p", f"family:={family}", "-p", f"seed:={seed}", "-p", f"duration:={seconds}"]
     with one_sentence_errors():
-        summary = run_demo(output, policy or shipped_policy(), scenario, seconds=seconds, device=device, domain=domain)
+        summary = run_demo(output, policy or SHIPPED, scenario, seconds=seconds, device=device, domain=domain)
     _print_summary(summary, output)
 
 

@@ -14,8 +14,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from opendrivevla_ros.cli.console import console, install_file
+from opendrivevla_ros.cli.console import console
 from opendrivevla_ros.cli.replay import DEFAULT_RIG
+from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.datasets.bag_topics import match_inputs, read_topic_map
 from opendrivevla_ros.datasets.bags import BagError

@@ -20,8 +20,8 @@ from opendrivevla_ros.cli.console import (
     one_sentence_errors,
     packages_of_the_world,
     progress_bar,
-    shipped_policy,
 )
+from opendrivevla_ros.policies.registry import SHIPPED
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
 
@@ -82,7 +82,7 @@ def world(
         _require_writable(output)
         for path in write or ():
             section_of(path)
-        policy = checkpoint or shipped_policy()
+        policy = checkpoint or SHIPPED
         closed_loop = closed_loop_part(
             policy,
             beside=tuple(beside or ()),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from opendrivevla_ros.cli.console import install_file
+from opendrivevla_ros.core.installation import install_file
 
 LOOPBACK_PROFILE = "config/dds/loopback.xml"
 STOP_TIMEOUT_S = 15.0

@@ -12,15 +12,14 @@ from rich.table import Table
 from opendrivevla_ros.cli.console import (
     console,
     errors,
-    install_file,
     one_sentence_errors,
     progress_bar,
-    shipped_policy,
     summarize_times,
     times_table,
     write_json,
 )
 from opendrivevla_ros.cli.stand_in_messages import message_bytes, message_type, provide_messages
+from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
@@ -28,7 +27,7 @@ from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.datasets.bag_observations import BagObservations
 from opendrivevla_ros.datasets.bag_topics import find_input_topics, read_topic_map
 from opendrivevla_ros.datasets.bags import RIG_FILE, BagReader, BagWriter
-from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.policies.registry import SHIPPED, load_policy
 from opendrivevla_ros.sensing.calibration import load_rig, require_fit
 from opendrivevla_ros.sensing.refusals import Refused
 
@@ -184,7 +183,7 @@ def replay(
     with one_sentence_errors(), BagReader(bag) as reader:
         find_input_topics(reader, topic_map := read_topic_map(topics) if topics else None)
         calibration = rig_of(bag, rig)
-        name = policy or shipped_policy()
+        name = policy or SHIPPED
         with console.status(f"loading {name}"):
             driver = load_policy(name, device=device, precision=precision, seed=seed)
         output.mkdir(parents=True, exist_ok=True)

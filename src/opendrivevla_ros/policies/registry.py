@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.policies.baselines import ConstantVelocityPolicy
 from opendrivevla_ros.policies.errors import CheckpointError
 
 PRECISIONS = ("float32", "bfloat16")
 BASELINES = ("constant_velocity", "ego_state")  # kinds of policies without a language model
-NAMES = ("constant_velocity", "opendrivevla-small-random")
+SHIPPED = "opendrivevla-small"
+SHIPPED_FOLDER = "checkpoints/small"
+RANDOM = "opendrivevla-small-random"  # the same network with random weights
+NAMES = (SHIPPED, RANDOM, "constant_velocity")
 
 
 def load_policy(
@@ -23,6 +27,8 @@ def load_policy(
     Raises CheckpointError for an unknown name, an unfit folder, precision, device or option.
     """
     name = str(folder_or_name)
+    if name == SHIPPED:
+        return load_policy(_shipped_folder(), device=device, precision=precision, seed=seed, **options)
     if precision not in PRECISIONS:
         raise CheckpointError(f"precision {precision!r} is not supported; choose one of {', '.join(PRECISIONS)}")
     kind = kind_of(folder_or_name)
@@ -34,15 +40,22 @@ def load_policy(
         from opendrivevla_ros.policies.ego_state import load_ego_state
 
         return load_ego_state(Path(folder_or_name))
-    if name != "opendrivevla-small-random" and not Path(folder_or_name).is_dir():
+    if name != RANDOM and not Path(folder_or_name).is_dir():
         raise CheckpointError(
             f"{name!r} is neither a checkpoint folder nor a policy name; the names are {', '.join(NAMES)}"
         )
     from opendrivevla_ros.policies.opendrivevla import loading
 
-    if name == "opendrivevla-small-random":
+    if name == RANDOM:
         return loading.random_small(device=device, precision=precision, seed=seed, **options)
     return loading.from_folder(Path(folder_or_name), device=device, precision=precision, seed=seed, **options)
+
+
+def _shipped_folder() -> Path:
+    try:
+        return install_file(SHIPPED_FOLDER)
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def kind_of(folder_or_name: str | Path) -> str:

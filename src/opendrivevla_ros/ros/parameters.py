@@ -89,7 +89,7 @@ class Entry:
 
 TABLE: tuple[Entry, ...] = (
     Entry("autostart", True, "configure and activate by itself; false: a lifecycle manager does", when=START),
-    Entry("policy", "opendrivevla-small-random", "a policy's name or the path of a checkpoint folder"),
+    Entry("policy", "opendrivevla-small", "a policy's name or the path of a checkpoint folder"),
     Entry("device", "cpu", "where the model runs: cpu, cuda or cuda:N", pattern=r"cpu|cuda(:\d+)?"),
     Entry("precision", "float32", "of the model's weights", choices=("float32", "bfloat16")),
     Entry("seed", 0, "of random weights and of sampling", minimum=0, maximum=2**31 - 1),
