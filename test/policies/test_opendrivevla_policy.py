@@ -64,7 +64,7 @@ def test_a_plan_holds_everything_that_was_seen_and_written(policy: OpenDriveVlaP
     assert plan.agents[0].predicted.shape == (0, 2)
     assert "Mission goal: keep forward" in plan.prompt
     assert {"preprocess", "backbone", "language_prefill", "language_decode"} <= set(plan.stage_times)
-    assert plan.token_counts["scene"] == 48
+    assert plan.token_counts["scene"] == 18
     assert plan.token_counts["agents"] == len(plan.agents)
     assert plan.reasoning.actual_mode is ThinkingMode.FAST
     assert plan.reasoning.text == plan.raw_text

@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     made = RecipeRun(TINY, folder)
     assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
     for step in TINY.steps:
-        for kind in step.reads if isinstance(step, LanguageStep) else ():
+        for kind in step.reads if isinstance(step, LanguageStep | LearnerStep) else ():
             assert list(made.look(1, kind))[-1] == pytest.approx(1.0)
         if isinstance(step, OwnDrivesStep):
             assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
