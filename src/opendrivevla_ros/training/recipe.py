@@ -81,7 +81,8 @@ Step = TrainingStep | OwnDrivesStep
 class Recipe:
     """scenarios: drawn for training. validation: those of the validation split. steps: in their order.
 
-    The batch_size of a step's loop is that of all its processes together, so that their number changes nothing.
+    The batch_size of a step's loop is that of all its processes together, whatever their number; normalisation alone
+    still sees each process' share by itself.
     """
 
     scenarios: int
