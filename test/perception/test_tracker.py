@@ -145,6 +145,59 @@ def test_no_more_than_max_tracks_live_at_once() -> None:
     assert live_ids(run_frame(tracker, everywhere)) == [6, 7, 8, 9]
 
 
+def seen_at(places: list[tuple[float, float, int]], ids: list[int], values: list[float]) -> Tracks:
+    """Tracks at places (x, y, class), with these ids and scores."""
+    boxes, logits = torch.zeros(len(places), 10), torch.zeros(len(places), CONFIG.classes)
+    boxes[:, :2] = torch.tensor([place[:2] for place in places])
+    logits[torch.arange(len(places)), torch.tensor([place[2] for place in places])] = 1.0
+    return replace(
+        fresh(replace(CONFIG, queries=len(places) - 1)),
+        ids=torch.tensor(ids),
+        scores=torch.tensor(values),
+        boxes=boxes,
+        logits=logits,
+    )
+
+
+def test_what_is_followed_already_is_not_born_again() -> None:
+    tracker = Tracker(replace(CONFIG, same_object_metres=2.0))
+    tracker.next_id = 8
+    places = [(1.0, 0.0, 0), (10.0, 0.0, 0), (0.0, 0.0, 1), (10.0, 1.5, 0), (0.0, 0.0, 0), (10.0, 0.0, 0)]
+    tracks = tracker.update(seen_at(places, [UNTRACKED, UNTRACKED, UNTRACKED, UNTRACKED, 7, EGO], [0.9] * 6))
+    # beside track 7: dropped; alone or of another class: born; beside one that is born: dropped; the ego drops none
+    assert tracks.ids.tolist() == [UNTRACKED, 8, 9, UNTRACKED, 7, EGO]
+    published = Tracker(CONFIG)
+    again = published.update(seen_at(places, [UNTRACKED, UNTRACKED, UNTRACKED, UNTRACKED, 7, EGO], [0.9] * 6))
+    assert len(live_ids(again)) == 5
+
+
+def test_of_two_tracks_that_meet_the_surer_one_goes_on() -> None:
+    tracker = Tracker(replace(CONFIG, same_object_metres=2.0))
+    places = [(1.0, 0.0, 0), (0.0, 0.0, 0), (9.0, 0.0, 0), (5.0, 5.0, 2)]
+    tracks = tracker.update(seen_at(places, [3, 4, 5, EGO], [0.5, 0.6, 0.1, 0.0]))
+    assert tracks.ids.tolist() == [UNTRACKED, 4, 5, EGO]
+
+
+positions = st.tuples(st.floats(-30, 30), st.floats(-30, 30), st.integers(0, 2))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(positions, scores, st.booleans()), min_size=1, max_size=8), st.floats(0.1, 5))
+def test_no_two_of_the_live_tracks_are_the_same_object(
+    rows: list[tuple[tuple[float, float, int], float, bool]], metres: float
+) -> None:
+    tracker = Tracker(replace(CONFIG, same_object_metres=metres))
+    tracker.next_id = 100
+    ids = [index if followed else UNTRACKED for index, (_, _, followed) in enumerate(rows)]
+    tracks = tracker.update(seen_at([place for place, _, _ in rows], ids, [score for _, score, _ in rows]))
+    alive = tracks.select(tracks.ids >= 0)
+    distances = torch.cdist(alive.boxes[:, :2], alive.boxes[:, :2])
+    same_class = alive.logits.argmax(1)[:, None] == alive.logits.argmax(1)
+    assert not ((distances < metres) & same_class).triu(1).any()
+    if any(followed for _, _, followed in rows) or max(score for _, score, _ in rows) >= CONFIG.birth_score:
+        assert len(alive) > 0  # the best is never dropped
+
+
 def test_without_any_track_frames_go_on() -> None:
     tracker = Tracker(CONFIG)
     for _ in range(3):

@@ -12,6 +12,7 @@ from training.samples import box_labels, map_labels
 from opendrivevla_ros.perception.tracks import EGO, UNTRACKED
 from opendrivevla_ros.training.labels import BoxLabels, encode_boxes
 from opendrivevla_ros.training.losses import (
+    FOUND_WEIGHTS,
     box_loss,
     dice_loss,
     focal_loss,
@@ -49,6 +50,16 @@ def test_focal_loss_by_hand():
     assert focal_loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_rare_classes_count_more_where_they_are_found_and_no_more_where_they_are_not():
+    logits, found = torch.zeros(1, 2), torch.eye(2)
+    alike = [focal_loss(logits, row[None]).item() for row in found]
+    weighed = [focal_loss(logits, row[None], (1.0, 3.0)).item() for row in found]
+    assert weighed[0] == pytest.approx(alike[0])
+    assert weighed[1] - alike[1] == pytest.approx(2 * 0.25 * 0.25 * math.log(2))
+    heat, centres = torch.zeros(2, 1, 1), torch.tensor([1.0, 1.0])[:, None, None]
+    assert heatmap_loss(heat, centres, (1.0, 3.0)).item() == pytest.approx(2 * heatmap_loss(heat, centres).item())
+
+
 def test_box_loss_weighs_the_code_and_leaves_out_unknown_velocities():
     errors, zero = torch.ones(2, 10), torch.zeros(2, 10)
     known = torch.tensor([True, False])
@@ -63,8 +74,9 @@ def test_track_losses_by_hand():
     labels = box_labels(1)
     logits, codes, objects = torch.zeros(1, 1, 10), labels.codes[None] + 1.0, torch.tensor([UNTRACKED])
     losses, matching = track_losses(logits, codes, objects, labels)
-    # one query, ten classes at p = 0.5, one of them right; all ten entries of the code wrong by 1
-    assert losses["track_class"].item() == pytest.approx(2 * 0.25 * math.log(2) * (0.25 + 9 * 0.75), rel=1e-5)
+    # one query, ten classes at p = 0.5, one of them right, and rare; all ten entries of the code wrong by 1
+    rare = FOUND_WEIGHTS[int(labels.classes)]
+    assert losses["track_class"].item() == pytest.approx(2 * 0.25 * math.log(2) * (rare * 0.25 + 9 * 0.75), rel=1e-5)
     assert losses["track_box"].item() == pytest.approx(0.25 * 13.2, rel=1e-5)
     assert matching.queries.tolist() == [0]
 

@@ -16,7 +16,6 @@ from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.recipe import (
     SMALL,
     TRAIN,
-    TRUTH,
     LanguageStep,
     LearnerStep,
     OwnDrivesStep,
@@ -38,7 +37,7 @@ TINY = Recipe(
         OwnDrivesStep("learner_drives", first=2, scenarios=1, learner="learner"),
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
-        LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRUTH,)),
+        LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives"), truth=True),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
         OwnDrivesStep("own_drives", first=3, scenarios=1),
         LanguageStep(
@@ -62,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
     for step in TINY.steps:
         for kind in step.reads if isinstance(step, LanguageStep | LearnerStep) else ():
-            assert list(made.look(1, kind))[-1] == pytest.approx(1.0)
+            assert list(made.look(1, kind, truth=step.truth))[-1] == pytest.approx(1.0)
         if isinstance(step, OwnDrivesStep):
             assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
         else:
@@ -111,6 +110,21 @@ def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):
     plan = policy.plan(observation)
     assert plan.trajectory.xy.shape == (6, 2)
     assert policy.info.trained
+
+
+def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
+    text = (run.export() / "README.md").read_text()
+    assert "| learner | learner | truth of train | 2 |" in text
+    assert "| sequences | perception | clips of 3 frames | 2 |" in text
+    assert "| truth of train, learner_drives; 7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn |" in text
+    assert "| tokens of train, learner_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
+
+
+def test_recorded_drives_are_learned_from_without_anybody_driving():
+    recipe = TINY.of_recorded_drives()
+    names = [step.name for step in recipe.steps]
+    assert names == ["perception", "sequences", "schooling", "alignment", "interaction", "planning"]
+    assert all(step.reads == (TRAIN,) for step in recipe.steps if isinstance(step, LanguageStep))
 
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):

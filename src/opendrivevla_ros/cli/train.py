@@ -73,7 +73,7 @@ def train(
         from opendrivevla_ros.training.recipe_run import RecipeRun
 
         try:
-            recipe = SMALL.without(without or ())
+            recipe = (SMALL if data is None else SMALL.of_recorded_drives()).without(without or ())
             run = RecipeRun(recipe, output)
             steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
             if is_launched():  # for one stage
@@ -121,9 +121,10 @@ def _make(
             continue
         if isinstance(step, LanguageStep | LearnerStep):
             for kind in step.reads:
-                show_progress("look at the drives", run.look(processes, kind))
+                show_progress("look at the drives", run.look(processes, kind, truth=step.truth))
         console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
-        left_out = [other.name for other in SMALL.steps if other not in run.recipe.steps]
+        kept = [other.name for other in run.recipe.steps]
+        left_out = [other.name for other in SMALL.steps if other.name not in kept]
         _launch(step.name, run.folder, left_out, processes)
     if everything:
         console.print(f"checkpoint in {run.export()}")

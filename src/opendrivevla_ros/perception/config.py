@@ -65,6 +65,8 @@ class PerceptionConfig:
     """The defaults are the published model's; `small` gives smaller numbers to the same classes.
 
     Sizes are pixels (width, height), BEV cells and metres. Ranges are (x, y, z min, x, y, z max) in the lidar frame.
+    same_object_metres: of two tracks of one class whose centres are nearer than this, one is dropped; 0 as published,
+    where all are kept.
     """
 
     # pictures: resized to image_size, mean subtracted (BGR), zero-padded at the bottom and right to pad_multiple
@@ -100,6 +102,7 @@ class PerceptionConfig:
     keep_score: float = 0.35
     max_missed: int = 5
     max_tracks: int = 300
+    same_object_metres: float = 0.0
     centre_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     memory_length: int = 4
     memory_period: int = 3

@@ -72,10 +72,14 @@ class Tracker:
         """Give ids to confident untracked queries, and take them from tracks that were missed too often.
 
         No more than `max_tracks` live at once. The published code has no such limit, and slows down without end where
-        a network sees agents everywhere.
+        a network sees agents everywhere; and of those that say the same, it keeps all.
         """
-        config, ids, scores = self.config, tracks.ids, tracks.scores
+        config, scores = self.config, tracks.scores
         confident = scores >= config.birth_score
+        alive = (tracks.ids >= 0) | ((tracks.ids == UNTRACKED) & confident)
+        repeats = _repeats(tracks, alive, config.same_object_metres)
+        ids = tracks.ids.masked_fill(repeats & (tracks.ids >= 0), UNTRACKED)
+        confident = confident & ~repeats
         born = (ids == UNTRACKED) & confident
         born &= born.cumsum(0) <= config.max_tracks - (ids >= 0).sum()
         lost = (ids >= 0) & (scores < config.keep_score)
@@ -106,6 +110,22 @@ class Tracker:
     def carry(self, tracks: Tracks) -> None:
         """Keep these tracks for the next frame."""
         self._carried = tracks
+
+
+def _repeats(tracks: Tracks, alive: Tensor, same_object_metres: float) -> Tensor:
+    """bool [N]: which of the tracks alive [N] say what another one says better.
+
+    That is one of the same class with its centre (x, y) nearer than `same_object_metres`. A track with an id, whose
+    past is known, is better than one without; then the score decides, then the order.
+    """
+    repeats = torch.zeros_like(alive)
+    rows = alive.nonzero()[:, 0]
+    rank = torch.where(tracks.ids >= 0, 1.0, 0.0) + tracks.scores
+    rows = rows[rank[rows].argsort(descending=True, stable=True)]  # best first
+    labels, centres = tracks.logits[rows].argmax(1), tracks.boxes[rows, :2]
+    same = (torch.cdist(centres, centres) < same_object_metres) & (labels[:, None] == labels)
+    repeats[rows] = same.tril(-1).any(1)
+    return repeats
 
 
 def agent_tokens(result: TrackResult, config: PerceptionConfig) -> Tensor:

@@ -1,12 +1,19 @@
 """The card of a checkpoint that a recipe made: from what, by which steps and versions, and how far each step came."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.training.recipe import Recipe, TrainingStep
+from opendrivevla_ros.training.recipe import (
+    LanguageStep,
+    LearnerStep,
+    PerceptionStep,
+    PlanningStep,
+    Recipe,
+    TrainingStep,
+)
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "panda3d")
 
@@ -36,8 +43,8 @@ def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: D
     for one in steps:
         loop, losses = one.step.loop, f"{one.first_loss:.3f} | {one.last_loss:.3f}"
         rows.append(
-            f"| {one.step.name} | {one.step.stage} | {loop.steps} | {one.samples} | {loop.learning_rate:g} |"
-            f" {losses} |"
+            f"| {one.step.name} | {one.step.stage} | {_taught_by(one.step)} | {loop.steps} | {one.samples} |"
+            f" {loop.learning_rate:g} | {losses} |"
         )
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return "\n".join(
@@ -55,8 +62,8 @@ def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: D
             f"- Seed: {recipe.seed}. Pictures: {recipe.image_size[0]}x{recipe.image_size[1]}.",
             f"- Versions: {versions}.",
             "",
-            "| step | stage | steps | samples | rate | first loss | last loss |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| step | stage | learns from | steps | samples | rate | first loss | last loss |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
             "## How it drives",
@@ -68,3 +75,21 @@ def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: D
             "",
         ]
     )
+
+
+def _taught_by(step: TrainingStep) -> str:
+    """In words: which drives, how they are read, and what is asked about them."""
+    match step:
+        case PerceptionStep():
+            return f"clips of {step.frames} frames"
+        case PlanningStep():
+            return f"clips of {step.frames} frames; {_shares(step.shares)}"
+        case LearnerStep():
+            return f"truth of {', '.join(step.reads)}"
+        case LanguageStep():
+            read = "truth" if step.truth else "tokens"
+            return f"{read} of {', '.join(step.reads)}; {_shares(step.shares)}; {step.moments} moments a turn"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{share:g} {kind}" for kind, share in shares.items())

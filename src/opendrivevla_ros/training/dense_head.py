@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from opendrivevla_ros.perception.config import MAP_CLASSES, PerceptionConfig
 from opendrivevla_ros.perception.tracks import BOX_CODE
 from opendrivevla_ros.training.labels import BoxLabels
-from opendrivevla_ros.training.losses import box_loss, heatmap_loss, heatmap_target, occupancy_loss
+from opendrivevla_ros.training.losses import (
+    FOUND_WEIGHTS,
+    box_loss,
+    heatmap_loss,
+    heatmap_target,
+    occupancy_loss,
+)
 from opendrivevla_ros.training.matching import BOX_WEIGHT
 
 CENTRE_PRIOR = 0.1  # the heatmap's first guess everywhere (CornerNet, arXiv 1808.01244, section 4.1)
@@ -42,7 +48,7 @@ class DenseHead(nn.Module):
         codes = self.boxes(bev).float()
         wanted = heatmap_target(boxes, classes=config.classes, size=side, range_metres=config.range_metres)
         losses = {
-            "centres": heatmap_loss(centres, wanted),
+            "centres": heatmap_loss(centres, wanted, FOUND_WEIGHTS),
             "cell_boxes": self._box_loss(codes, boxes),
             "occupancy": occupancy_loss(occupancy, occupied),
         }

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 
 SPEECH = {"plan": 7.0, "caption": 0.5, "question": 1.5, "agent": 1.0}  # shares of the tasks, see `language_data`
 TRAIN = "train"  # the expert's drives
-TRUTH = "truth"  # the same, with the truth in place of what perception sees
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class PerceptionStep:
 class LanguageStep:
     """Language from features. shares: of the tasks. moments: that are only thought about beside each turn.
 
-    reads: TRUTH, or what perception sees on TRAIN and on the drives of the steps of these names.
+    reads: TRAIN, and names of steps that drive: the drives to learn from. truth: it reads their truth in place of
+    what perception sees there.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LanguageStep:
     loop: LoopSettings
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SPEECH))
     reads: tuple[str, ...] = (TRAIN,)
+    truth: bool = False
     moments: int = 4
 
 
@@ -54,7 +56,8 @@ class LearnerStep:
 
     name: str
     loop: LoopSettings
-    reads: tuple[str, ...] = (TRUTH,)
+    reads: tuple[str, ...] = (TRAIN,)
+    truth: ClassVar[bool] = True
     stage: str = "learner"
 
 
@@ -102,9 +105,16 @@ class Recipe:
         return tuple(other for other in before if not isinstance(other, OwnDrivesStep))
 
     def without(self, names: Sequence[str]) -> "Recipe":
-        """The recipe with these stages left out, to see what each is for. Raises TrainingError for an unknown one."""
+        """The recipe with these stages left out, and with them the drives that they would draw.
+
+        Raises TrainingError for an unknown one.
+        """
         left_out = [self.step(name) for name in names]
-        return replace(self, steps=tuple(step for step in self.steps if step not in left_out))
+        return replace(self, steps=tuple(_unread(step, names) for step in self.steps if step not in left_out))
+
+    def of_recorded_drives(self) -> "Recipe":
+        """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
+        return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep | LearnerStep)])
 
     def training_step(self, name: str) -> TrainingStep:
         """The step of that name, which trains. Raises TrainingError."""
@@ -119,6 +129,12 @@ class Recipe:
         if name not in found:
             raise TrainingError(f"unknown stage {name!r}; the recipe's are, in their order, {', '.join(found)}")
         return found[name]
+
+
+def _unread(step: Step, drives: Sequence[str]) -> Step:
+    if not isinstance(step, LanguageStep):
+        return step
+    return replace(step, reads=tuple(kind for kind in step.reads if kind not in drives))
 
 
 def _speaking(steps: int, learning_rate: float) -> LoopSettings:
@@ -141,7 +157,9 @@ SMALL = Recipe(
             4,
             fixed_norms=True,
         ),
-        LanguageStep("schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRUTH,), moments=16),
+        LanguageStep(
+            "schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRAIN, "learner_drives"), truth=True, moments=16
+        ),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}

@@ -35,7 +35,6 @@ from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
     TRAIN,
-    TRUTH,
     LanguageStep,
     LearnerStep,
     OwnDrivesStep,
@@ -91,19 +90,21 @@ class RecipeRun:
                 yield (before + done) / total
             before += count
 
-    def look(self, processes: int, kind: str = TRAIN) -> Iterator[float]:
+    def look(self, processes: int, kind: str = TRAIN, *, truth: bool = False) -> Iterator[float]:
         """Has the trained perception see all drives, for the language stages; yields the share that it has seen.
 
-        kind: of the drives, as in `drives`; TRUTH for those of the training with the truth in place of tokens.
+        kind: of the drives, as in `drives`. truth: keep what is there in place of what perception sees, which need
+        not be trained then.
         """
-        if kind == TRUTH:
-            yield from see_drives(self.drives(), self._tokens(kind), self.config(), None, processes=processes)
+        folder = self._features(kind, truth)
+        if truth:
+            yield from see_drives(self.drives(kind), folder, self.config(), None, processes=processes)
             return
         seen_by = [step for step in self.recipe.steps if isinstance(step, PerceptionStep)][-1]
         prefix = "perception."
         weights = self.weights_after(seen_by)
         perception = {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
-        yield from see_drives(self.drives(kind), self._tokens(kind), self.config(), perception, processes=processes)
+        yield from see_drives(self.drives(kind), folder, self.config(), perception, processes=processes)
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the policy or the learner drive; yields the share that is done."""
@@ -121,8 +122,8 @@ class RecipeRun:
             processes=processes,
         )
 
-    def _tokens(self, kind: str) -> Path:
-        return self.folder / "tokens" / kind
+    def _features(self, kind: str, truth: bool) -> Path:
+        return self.folder / ("truth" if truth else "tokens") / kind
 
     def is_done(self, step: Step) -> bool:
         """Whether the step has left its weights, or its drives."""
@@ -143,7 +144,7 @@ class RecipeRun:
         Perception needs nothing of a learner, and who learns from the truth no perception: they can be trained at the
         same time.
         """
-        from_truth = isinstance(step, LanguageStep) and step.reads == (TRUTH,)
+        from_truth = isinstance(step, LanguageStep) and step.truth
         weights: dict[str, Tensor] = {}
         for other in self.recipe.training_before(step):
             if not (isinstance(other, LearnerStep) or (from_truth and isinstance(other, PerceptionStep))):
@@ -206,7 +207,7 @@ class RecipeRun:
         if isinstance(step, PlanningStep):
             clips = SpokenClips(self.drives(), config, step.frames, step.shares)
             return EndToEndTraining(model, self.tokenizer()), clips
-        seen = [sample for kind in step.reads for sample in load_tokens(self._tokens(kind))]
+        seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, step.truth))]
         if isinstance(step, LearnerStep):
             return Learner(config.perception), Moments(seen)
         assert model.language is not None
@@ -215,7 +216,7 @@ class RecipeRun:
             self.tokenizer(),
             system_text=config.system_text,
             end_id=config.eos_ids[0],
-            truth=step.reads == (TRUTH,),
+            truth=step.truth,
         )
         return training, Lessons(SeenTurns(seen, step.shares), Moments(seen), step.moments)
 

@@ -102,6 +102,7 @@ def small_perception() -> PerceptionConfig:
         birth_score=0.25,  # focal loss leaves scores low: above 0.4, half as many cars were found as above 0.2
         keep_score=0.2,
         max_tracks=64,
+        same_object_metres=2.0,
         centre_range=(-45.0, -45.0, -10.0, 45.0, 45.0, 10.0),
         map_queries=24,
         map_layers=1,
