@@ -83,6 +83,30 @@ def test_the_whole_part_stays_below_the_limit(limit: int, good: list[str], bad: 
     assert all(automaton.walk(start, f"{number}.25,") is None for number in bad)
 
 
+@pytest.mark.parametrize(("decimals", "decided"), [(0, 0), (1, 12), (2, 24)])
+def test_decimals_that_a_model_does_not_write_are_zeros_that_nobody_decides(
+    small_tokenizer: PreTrainedTokenizerFast, decimals: int, decided: int
+) -> None:
+    grammar = trajectory_grammar(small_tokenizer, decimals=decimals)
+    points = np.full((6, 2), 7.77).round(decimals)
+    tokens = small_tokenizer.encode(format_trajectory(points), add_special_tokens=False)
+    assert accepted(grammar, tokens)
+    state, decisions = 0, 0
+    for token in tokens:
+        decisions += len(grammar.choices[state]) > 1
+        state = grammar.advance(state, token)
+    assert decisions == 24 + decided  # the first digit and the point, of twelve numbers, and decimals
+    if decimals < 2:
+        finer = small_tokenizer.encode(format_trajectory(points + 0.01), add_special_tokens=False)
+        assert not accepted(grammar, finer)
+
+
+@pytest.mark.parametrize("decimals", [-1, 3])
+def test_decimals_that_the_text_does_not_have_are_refused(decimals: int) -> None:
+    with pytest.raises(ValueError, match="0 to 2 decimals"):
+        CharacterAutomaton(150, decimals)
+
+
 @pytest.mark.parametrize("limit", [0, -5, 1001])
 def test_a_limit_that_the_text_cannot_hold_is_refused(limit: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 1000"):

@@ -1,6 +1,7 @@
 """The grammar of a plan: which tokens may follow, so that a model can only write six well-formed waypoints.
 
-`<traj_start>[(x1,y1),...,(x6,y6)]<traj_end>`, numbers `-?\\d{1,3}\\.\\d\\d` without leading zeros and below a limit.
+`<traj_start>[(x1,y1),...,(x6,y6)]<traj_end>`, numbers `-?\\d{1,3}\\.\\d\\d` without leading zeros and below a limit;
+where a model has learned fewer decimals, the rest are zeros.
 
 First an automaton over characters, then one over the tokenizer's tokens. The latter only follows canonical
 tokenisations, those the tokenizer itself makes of a text and the model learned from: a sequence of byte-pair tokens is
@@ -23,14 +24,18 @@ _MARKER_SYMBOLS = {TRAJECTORY_START: "\ue000", TRAJECTORY_END: "\ue001"}  # priv
 class CharacterAutomaton:
     """Deterministic automaton of all plan texts whose values stay below `limit` metres in magnitude.
 
-    State 0 is the start, `final` the end; transitions[state] maps a character to the next state. `start` and `end` are
-    written around the list of points.
+    State 0 is the start, `final` the end; transitions[state] maps a character to the next state. decimals: of the two
+    that are written, how many may be other than 0. `start` and `end` are written around the list of points.
     """
 
-    def __init__(self, limit: int, *, start: str = TRAJECTORY_START, end: str = TRAJECTORY_END) -> None:
+    def __init__(
+        self, limit: int, decimals: int = 2, *, start: str = TRAJECTORY_START, end: str = TRAJECTORY_END
+    ) -> None:
         if not 1 <= limit <= 1000:
             raise ValueError(f"the largest coordinate must be a whole number of metres from 1 to 1000, not {limit}")
-        self.limit = limit
+        if not 0 <= decimals <= 2:
+            raise ValueError(f"a plan has 0 to 2 decimals, not {decimals}")
+        self.limit, self.decimals = limit, decimals
         self.transitions: list[dict[str, int]] = [{}]
         state = self._literal(0, start + "[(")
         for point in range(WAYPOINTS):
@@ -74,9 +79,9 @@ class CharacterAutomaton:
         for value in range(min(10, self.limit)):
             self.transitions[start][str(value)] = self.transitions[unsigned][str(value)] = whole(value)[1]
         tenths, hundredths = self._new(), self._new()
-        for digit in "0123456789":
-            self.transitions[point][digit] = tenths
-            self.transitions[tenths][digit] = hundredths
+        for place, (before, after) in enumerate(((point, tenths), (tenths, hundredths))):
+            for digit in "0123456789" if place < self.decimals else "0":
+                self.transitions[before][digit] = after
         return hundredths
 
     def walk(self, state: int, text: str) -> int | None:
@@ -130,16 +135,17 @@ class TokenGrammar:
         return self.choices[state][token]
 
 
-def trajectory_grammar(tokenizer: Any, limit: int = 150) -> TokenGrammar:
+def trajectory_grammar(tokenizer: Any, limit: int = 150, decimals: int = 2) -> TokenGrammar:
     """The grammar of plans with values below `limit` metres, in the tokens of a byte-level BPE tokenizer.
 
-    Raises ValueError for a tokenizer that cannot write a plan.
+    decimals: that a model has learned to write; those after them are 0, and cost no forward. Raises ValueError for a
+    tokenizer that cannot write a plan.
     """
     vocabulary = tokenizer.get_vocab()  # byte-level tokens of plain characters are written as those characters
     # A marker that is one token is one symbol, which no other spelling reaches.
     symbols = {marker: symbol for marker, symbol in _MARKER_SYMBOLS.items() if marker in vocabulary}
     start, end = (symbols.get(marker, marker) for marker in _MARKER_SYMBOLS)
-    automaton = CharacterAutomaton(limit, start=start, end=end)
+    automaton = CharacterAutomaton(limit, decimals, start=start, end=end)
     alphabet = {character for options in automaton.transitions for character in options}
     spelled = {token: symbols.get(text, text) for text, token in vocabulary.items()}
     spelled = {token: text for token, text in spelled.items() if text and alphabet.issuperset(text)}

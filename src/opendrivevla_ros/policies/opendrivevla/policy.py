@@ -98,9 +98,8 @@ class OpenDriveVlaPolicy:
         self._language: DrivingLanguageModel = model.language.to(self._device, self._dtype).eval()
         self._positions = min(POSITIONS, self._language.language_config.max_positions)
         decoder = Decoder(self._language, max_length=self._positions, rows=1 + self._options.samples)
-        self._writer = TrajectoryGenerator(
-            decoder, trajectory_grammar(tokenizer), median_digits=model.config.median_digits
-        )
+        grammar = trajectory_grammar(tokenizer, decimals=config.decimals)
+        self._writer = TrajectoryGenerator(decoder, grammar, median_digits=config.median_digits)
         self._answerer: Decoder | None = None
         self._random = torch.Generator(self._device)
         self._random.manual_seed(seed)
