@@ -8,6 +8,7 @@ import pytest
 import torch
 from evaluation.scenes import Oracle, make_renderer
 
+from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, planar_transform
 from opendrivevla_ros.core.plan import Plan
 from opendrivevla_ros.core.trajectory import Trajectory
@@ -34,7 +35,6 @@ from opendrivevla_ros.evaluation.world_scenes import (
 from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.policies.baselines import ConstantVelocityPolicy
 from opendrivevla_ros.policies.errors import CheckpointError
-from opendrivevla_ros.world.boxes import overlaps
 from opendrivevla_ros.world.expert import expert_command, roll_out
 from opendrivevla_ros.world.families import FAMILIES
 from opendrivevla_ros.world.renderer import Renderer

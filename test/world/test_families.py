@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from opendrivevla_ros.world.boxes import overlaps
+from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.world.expert import expert_command
 from opendrivevla_ros.world.families import FAMILIES, make_scenario
 from opendrivevla_ros.world.outcome import STEP_S

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from opendrivevla_ros.world.boxes import overlaps
+from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.world.casting import Cue, Neighbours, Part
 from opendrivevla_ros.world.crowd import crossing_walk
 from opendrivevla_ros.world.draft import Draft

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from opendrivevla_ros.core.boxes import corners
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.evaluation.closed_loop import Drive
 from opendrivevla_ros.evaluation.closed_loop_report import reasons
-from opendrivevla_ros.world.boxes import corners
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.scenario import Scenario
 from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH, Category

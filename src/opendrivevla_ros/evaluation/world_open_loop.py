@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from opendrivevla_ros.core.boxes import corners, overlaps
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, Array
 from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.detection import DetectionScores, detection_scores
@@ -25,7 +26,6 @@ from opendrivevla_ros.evaluation.world_scenes import (
     evaluation_scenes,
     record_scenes,
 )
-from opendrivevla_ros.world.boxes import corners, overlaps
 from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH
 
 SCENES = 112  # eight of each family

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.core.geometry import Array
-from opendrivevla_ros.world.boxes import overlaps
 from opendrivevla_ros.world.simulation import World
 from opendrivevla_ros.world.state import EGO_LENGTH, Actor
 from opendrivevla_ros.world.vehicle import ego_box
@@ -29,7 +29,7 @@ def time_to_collision(world: World) -> float:
     times = np.arange(0.0, HORIZON_S + RESOLUTION_S / 2, RESOLUTION_S)
     later = np.repeat(boxes[None, near], len(times), axis=0)
     later[:, :, :2] += times[:, None, None] * closing[near]
-    touching = overlaps(box, later.reshape(-1, 5)).reshape(len(times), len(near)).any(axis=1)
+    touching = overlaps(box, later).any(axis=1)
     return round(float(times[touching.argmax()]), 1) if touching.any() else np.inf
 
 

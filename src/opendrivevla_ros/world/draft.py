@@ -4,8 +4,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.core.geometry import Array
-from opendrivevla_ros.world.boxes import overlaps
 from opendrivevla_ros.world.casting import Neighbours, Part
 from opendrivevla_ros.world.path import Path
 from opendrivevla_ros.world.route import Route

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from opendrivevla_ros.core.boxes import corners
 from opendrivevla_ros.core.geometry import Array
-from opendrivevla_ros.world.boxes import corners
 from opendrivevla_ros.world.path import Path, PathBundle
 from opendrivevla_ros.world.state import RoadMap
 

@@ -7,8 +7,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike
 
+from opendrivevla_ros.core.boxes import corners
 from opendrivevla_ros.core.geometry import Array, apply, invert, wrap_angle
-from opendrivevla_ros.world.boxes import corners
 from opendrivevla_ros.world.meta_action import STANDSTILL_SPEED
 from opendrivevla_ros.world.scenery import house_walls
 from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_WIDTH, Actor, Attribute, Category, WorldState

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, Command, EgoState, kinematic_steering
 from opendrivevla_ros.core.geometry import Array, wrap_angle
-from opendrivevla_ros.world.boxes import overlaps
 from opendrivevla_ros.world.scenario import Scenario
 from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, Actor, Ego, WorldState
 from opendrivevla_ros.world.traffic import Traffic

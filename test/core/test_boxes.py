@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opendrivevla_ros.core.boxes import corners, overlaps
 from opendrivevla_ros.core.geometry import Array
-from opendrivevla_ros.world.boxes import corners, overlaps
 
 boxes = st.tuples(
     st.floats(-6, 6), st.floats(-6, 6), st.floats(-3.2, 3.2), st.floats(0.5, 8.0), st.floats(0.5, 3.0)

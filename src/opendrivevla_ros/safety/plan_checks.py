@@ -1,0 +1,393 @@
+"""What may be wrong with a plan: one function a check, each a measured value against its limit.
+
+A plan is checked as a `Course`, in the vehicle's base_link now. Nothing is repaired here, and nothing decided: what
+follows from a check that fails is the supervisor's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from opendrivevla_ros.core.boxes import overlaps
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.safety.course import Course
+
+WARNING_SHARE = 0.5  # of a limit, from which on a value is worth a warning
+STEP_S = 0.1  # between the instants at which boxes are compared
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a plan may go; metres, seconds, radians and their quotients.
+
+    points, horizon: fewer points, or an end sooner than this from now, are no plan. speed: of any step. start: of the
+    vehicle from where the plan has it now; behind: of any coming point behind the vehicle. curvature: 1/m; 0.2 is a
+    turning circle of 10 m, kerb to kerb less than most cars have. lateral_acceleration, acceleration, braking, jerk:
+    of a driver who is in a hurry, not of an emergency. heading_step: between two points. speed_jump: from the
+    vehicle's speed to that of the plan now. plan_jump: from the plan before, at the same instants. age: of the plan.
+    hard_braking, reaction: with which the vehicle can stop, and all others do (see `stopping_distance`). margin: kept
+    around every road user. time_to_overlap: sooner contact with a road user is a failure.
+    """
+
+    points: int = 2
+    horizon: float = 1.5
+    speed: float = 25.0
+    start: float = 2.0
+    behind: float = 2.0
+    curvature: float = 0.25
+    lateral_acceleration: float = 4.0
+    acceleration: float = 4.0
+    braking: float = 7.0
+    jerk: float = 15.0
+    heading_step: float = 0.8
+    speed_jump: float = 4.0
+    plan_jump: float = 4.0
+    age: float = 1.0
+    hard_braking: float = 7.0
+    reaction: float = 0.3
+    margin: float = 0.2
+    time_to_overlap: float = 1.5
+
+
+@dataclass(frozen=True)
+class Body:
+    """What of the vehicle is in front of base_link, behind it and to either side, metres."""
+
+    front: float
+    rear: float
+    half_width: float
+
+    def boxes(self, poses: Array, margin: float = 0.0) -> Array:
+        """[..., 5] boxes (x, y, yaw, length, width) of the vehicle at poses [..., 3] of base_link."""
+        ahead = (self.front - self.rear) / 2
+        x = poses[..., 0] + ahead * np.cos(poses[..., 2])
+        y = poses[..., 1] + ahead * np.sin(poses[..., 2])
+        length = np.full(x.shape, self.front + self.rear + 2 * margin)
+        return np.stack([x, y, poses[..., 2], length, np.full(x.shape, 2 * (self.half_width + margin))], axis=-1)
+
+
+@dataclass(frozen=True)
+class Movers:
+    """A road users in base_link now, and where they are expected.
+
+    boxes: [A, 5] x, y, yaw, length, width now. velocity: [A, 2] m/s. times: [K] seconds from now, rising; paths:
+    [A, K, 2] their middles then. Before the first and behind the last time they keep their velocity.
+    """
+
+    boxes: Array = field(default_factory=lambda: np.zeros((0, 5)))
+    velocity: Array = field(default_factory=lambda: np.zeros((0, 2)))
+    times: Array = field(default_factory=lambda: np.zeros(0))
+    paths: Array = field(default_factory=lambda: np.zeros((0, 0, 2)))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def at(self, times: Array) -> Array:
+        """[A, T, 5] the boxes at times [T], seconds from now, not below 0. Headings stay."""
+        known = np.concatenate([[0.0], self.times])
+        places = np.concatenate([self.boxes[:, None, :2], self.paths.reshape(len(self), -1, 2)], axis=1)  # [A, K + 1]
+        step = np.clip(np.searchsorted(known, times, side="right"), 1, max(len(known) - 1, 1)) - 1
+        following = np.minimum(step + 1, len(known) - 1)
+        span = np.where(following > step, known[following] - known[step], 1.0)
+        share = np.clip((times - known[step]) / span, 0.0, 1.0)[:, None]
+        middles = places[:, step] * (1 - share) + places[:, following] * share
+        beyond = np.maximum(times - known[-1], 0.0)
+        middles = middles + self.velocity[:, None] * beyond[:, None]
+        rest = np.broadcast_to(self.boxes[:, None, 2:], (len(self), len(times), 3))
+        return np.concatenate([middles, rest], axis=-1)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is known beside the plan.
+
+    speed: of the vehicle, m/s, negative backwards. age: of the plan, s. body: the vehicle's. previous: the plan
+    before it, seen from now. movers: road users. boundaries: polylines [N, 2] that must not be crossed.
+    """
+
+    speed: float
+    age: float
+    body: Body
+    previous: Course | None = None
+    movers: Movers = field(default_factory=Movers)
+    boundaries: Sequence[Array] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check.
+
+    value, limit: what was measured, and how far it may go. strain: value as a share of the limit, or of a least
+    value the other way round: above 1 the check fails. message: one sentence with both.
+    """
+
+    name: str
+    value: float
+    limit: float
+    strain: float
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the value is within its limit; a value that is not a number is not."""
+        return self.strain <= 1.0
+
+    @property
+    def warns(self) -> bool:
+        """Whether it is within its limit, but has used up more than WARNING_SHARE of it."""
+        return WARNING_SHARE < self.strain <= 1.0
+
+
+def check_plan(course: Course, around: Surroundings, limits: Limits) -> tuple[Check, ...]:
+    """All checks of a plan. Where it is no motion at all, the checks of its motion are left out."""
+    form = (finite(course), points(course, limits), times(course), horizon(course, limits), age(around, limits))
+    if not all(check.ok for check in form[:3]):
+        return form
+    return form + tuple(check(course, around, limits) for check in _OF_MOTION)
+
+
+def finite(course: Course) -> Check:
+    """No value is infinite or not a number."""
+    wrong = sum(int((~np.isfinite(values)).sum()) for values in (course.times, course.xy, course.yaw))
+    return _at_most("finite", wrong, 0, f"{wrong} of the plan's numbers are not finite")
+
+
+def points(course: Course, limits: Limits) -> Check:
+    """There are enough of them."""
+    count = len(course.times) - 1
+    return _at_least("points", count, limits.points, f"the plan has {count} points, the least is {limits.points}")
+
+
+def times(course: Course) -> Check:
+    """Every point comes after the one before."""
+    backwards = int((~(np.diff(course.times) > 0)).sum())
+    return _at_most("times", backwards, 0, f"{backwards} of the plan's points do not come after the one before")
+
+
+def horizon(course: Course, limits: Limits) -> Check:
+    """The plan does not end too soon."""
+    left = float(course.times[-1]) if len(course.times) else 0.0
+    return _at_least(
+        "horizon", left, limits.horizon, f"the plan ends in {left:.2f} s, the least is {limits.horizon:.2f} s"
+    )
+
+
+def age(around: Surroundings, limits: Limits) -> Check:
+    """The picture that the plan was made from is not too old; one from the future is as wrong as an old one."""
+    value = abs(around.age)
+    return _at_most("age", value, limits.age, f"the plan is {around.age:.2f} s old, the limit is {limits.age:.2f} s")
+
+
+def start(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The vehicle is where the plan has it now."""
+    value = float(np.hypot(*course.at(np.zeros(1))[0, :2]))
+    return _at_most(
+        "start", value, limits.start, f"the plan is {value:.2f} m from the vehicle, the limit is {limits.start:.2f} m"
+    )
+
+
+def behind(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """No coming point lies behind the vehicle."""
+    coming = course.xy[course.times > 0, 0]
+    value = max(0.0, -float(coming.min(initial=0.0)))
+    return _at_most(
+        "behind", value, limits.behind, f"the plan goes {value:.2f} m back, the limit is {limits.behind:.2f} m"
+    )
+
+
+def step_length(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """No step is longer than the highest speed allows."""
+    value = float(np.abs(course.speeds).max())
+    return _at_most(
+        "step_length", value, limits.speed, f"a step takes {value:.1f} m/s, the limit is {limits.speed:.1f} m/s"
+    )
+
+
+def curvature(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The wheels can turn so far: the change of heading over the way, of every step that moves."""
+    value = float(_curvatures(course).max())
+    return _at_most(
+        "curvature", value, limits.curvature, f"the plan bends by {value:.3f} 1/m, the limit is {limits.curvature:.3f}"
+    )
+
+
+def lateral_acceleration(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """Speed squared times curvature stays below what tyres and passengers bear."""
+    value = float((course.speeds**2 * _curvatures(course)).max())
+    limit = limits.lateral_acceleration
+    return _at_most(
+        "lateral_acceleration", value, limit, f"bends take {value:.1f} m/s2 sideways, the limit is {limit:.1f}"
+    )
+
+
+def acceleration(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """From step to step, the speed does not rise too fast."""
+    value = max(0.0, float(_accelerations(course).max(initial=0.0)))
+    limit = limits.acceleration
+    return _at_most(
+        "acceleration", value, limit, f"the plan speeds up by {value:.1f} m/s2, the limit is {limit:.1f} m/s2"
+    )
+
+
+def braking(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """From step to step, the speed does not fall too fast."""
+    value = max(0.0, -float(_accelerations(course).min(initial=0.0)))
+    return _at_most(
+        "braking", value, limits.braking, f"the plan brakes by {value:.1f} m/s2, the limit is {limits.braking:.1f}"
+    )
+
+
+def jerk(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The acceleration does not change too fast."""
+    changes = np.abs(np.diff(_accelerations(course)))
+    middles = (course.times[1:] + course.times[:-1]) / 2
+    spans = (middles[2:] - middles[:-2]) / 2
+    value = float((changes / spans).max(initial=0.0))
+    return _at_most(
+        "jerk", value, limits.jerk, f"the plan jerks by {value:.1f} m/s3, the limit is {limits.jerk:.1f} m/s3"
+    )
+
+
+def heading_step(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """No two points in a row head in very different directions."""
+    value = float(np.abs(course.turns).max())
+    limit = limits.heading_step
+    return _at_most("heading_step", value, limit, f"the heading steps by {value:.2f} rad, the limit is {limit:.2f}")
+
+
+def speed_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The plan goes on at the speed that the vehicle has."""
+    step = int(np.clip(np.searchsorted(course.times, 0.0, side="right") - 1, 0, len(course.speeds) - 1))
+    planned = float(course.speeds[step])
+    value, limit = abs(planned - around.speed), limits.speed_jump
+    sentence = f"the plan goes {planned:.1f} m/s and the vehicle {around.speed:.1f}, the limit is {limit:.1f} apart"
+    return _at_most("speed_jump", value, limit, sentence)
+
+
+def plan_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """At the same instants, the plan is near the one before; 0 where there is none, or none that reaches so far."""
+    value = 0.0
+    if around.previous is not None:
+        until = min(course.times[-1], around.previous.times[-1])
+        shared = np.arange(0.0, until + 1e-9, STEP_S)
+        apart = course.at(shared)[:, :2] - around.previous.at(shared)[:, :2]
+        value = float(np.hypot(*apart.T).max(initial=0.0))
+    limit = limits.plan_jump
+    return _at_most("plan_jump", value, limit, f"the plan jumps by {value:.2f} m, the limit is {limit:.2f} m")
+
+
+def stopping_distance(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The vehicle could stop behind whoever is in its way, even if they brake hard.
+
+    The safe longitudinal distance of RSS (arXiv 1708.06374, definition 1), without acceleration in the time of
+    reaction: v t + v^2 / 2b - w^2 / 2b. In the way is whose box touches the strip that the plan sweeps from now on.
+    """
+    value, limit = _needed_and_free(course, around, limits)
+    sentence = f"stopping takes {value:.1f} m, and {limit:.1f} m are free to a road user"
+    strain = 0.0 if np.isinf(limit) else value / limit if limit > 0 else np.inf
+    return Check("stopping_distance", value, limit, strain, sentence)
+
+
+def overlap(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """Nobody will be where the plan has the vehicle at the same time: not sooner than `time_to_overlap`."""
+    instants = np.arange(0.0, course.times[-1] + 1e-9, STEP_S)
+    value = np.inf
+    if len(around.movers) and len(instants):
+        own = around.body.boxes(course.at(instants), limits.margin)
+        touching = overlaps(own, around.movers.at(instants)).any(axis=0)
+        value = float(instants[touching.argmax()]) if touching.any() else np.inf
+    limit = limits.time_to_overlap
+    sentence = f"the plan meets a road user in {value:.1f} s, the least is {limit:.1f} s"
+    return _at_least("overlap", value, limit, "the plan meets nobody" if np.isinf(value) else sentence)
+
+
+def boundary(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The vehicle's sides do not cross a road boundary on the way from now on."""
+    instants = np.arange(0.0, course.times[-1] + 1e-9, STEP_S)
+    crossed = 0
+    if len(instants) > 1:
+        poses = course.at(instants)
+        left = np.stack([-np.sin(poses[:, 2]), np.cos(poses[:, 2])], axis=-1) * around.body.half_width
+        for side in (poses[:, :2] + left, poses[:, :2] - left):
+            crossed += sum(_crossings(side, line) for line in around.boundaries)
+    return _at_most("boundary", crossed, 0, f"the plan crosses a road boundary {crossed} times")
+
+
+_OF_MOTION: tuple[Callable[[Course, Surroundings, Limits], Check], ...] = (
+    start,
+    behind,
+    step_length,
+    curvature,
+    lateral_acceleration,
+    acceleration,
+    braking,
+    jerk,
+    heading_step,
+    speed_jump,
+    plan_jump,
+    stopping_distance,
+    overlap,
+    boundary,
+)
+
+
+def _at_most(name: str, value: float, limit: float, message: str) -> Check:
+    strain = value / limit if limit > 0 else (0.0 if value == 0 else np.inf)
+    return Check(name, value, limit, strain if np.isfinite(value) else np.inf, message)
+
+
+def _at_least(name: str, value: float, limit: float, message: str) -> Check:
+    strain = limit / value if value > 0 else np.inf
+    return Check(name, value, limit, np.inf if np.isnan(value) else strain, message)
+
+
+def _curvatures(course: Course) -> Array:
+    """[N] magnitudes, 1/m; 0 in steps too short to have one."""
+    turns, lengths = np.abs(course.turns), course.lengths
+    return np.where(turns > 0, turns / np.where(turns > 0, lengths, 1.0), 0.0)
+
+
+def _accelerations(course: Course) -> Array:
+    """[N - 1] m/s^2 between the middles of neighbouring steps."""
+    middles = (course.times[1:] + course.times[:-1]) / 2
+    return np.diff(course.speeds) / np.diff(middles)
+
+
+def _needed_and_free(course: Course, around: Surroundings, limits: Limits) -> tuple[float, float]:
+    """Metres that stopping takes and that are free, for the road user to whom least is left over; infinity: nobody."""
+    needed, movers, body = 0.0, around.movers, around.body
+    speed = max(around.speed, 0.0)
+    reach = speed * limits.reaction + speed**2 / (2 * limits.hard_braking)
+    if not len(movers):
+        return reach, np.inf
+    instants = np.arange(0.0, max(course.times[-1], 0.0) + 1e-9, STEP_S)
+    poses = course.at(instants)
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
+    swept = overlaps(body.boxes(poses, limits.margin)[:, None], movers.boxes[None])  # [T, A]
+    free = np.inf
+    for index in np.flatnonzero(swept.any(axis=0)):
+        first = int(swept[:, index].argmax())
+        heading = poses[first, 2]
+        pace = float(movers.velocity[index] @ [np.cos(heading), np.sin(heading)])
+        own = reach - max(pace, 0.0) ** 2 / (2 * limits.hard_braking)
+        if free - needed > along[first] - own:
+            needed, free = max(own, 0.0), float(along[first])
+    return (needed, free) if np.isfinite(free) else (reach, np.inf)
+
+
+def _crossings(path: Array, line: Array) -> int:
+    """How many steps of a path [T, 2] cross a polyline [N, 2]; a touch at an end counts once."""
+    if len(line) < 2:
+        return 0
+    starts, steps = path[:-1, None], np.diff(path, axis=0)[:, None]  # [T - 1, 1, 2]
+    others, spans = line[None, :-1], np.diff(line, axis=0)[None]  # [1, N - 1, 2]
+    between = others - starts
+    area = _cross(steps, spans)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own, other = _cross(between, spans) / area, _cross(between, steps) / area
+    return int(((own >= 0) & (own < 1) & (other >= 0) & (other < 1)).any(axis=1).sum())
+
+
+def _cross(first: Array, second: Array) -> Array:
+    return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
