@@ -15,6 +15,7 @@ from opendrivevla_ros.safety.course import Course
 
 WARNING_SHARE = 0.5  # of a limit, from which on a value is worth a warning
 STEP_S = 0.1  # between the instants at which boxes are compared
+LEAST_BEND = 1.0  # metres, below which a turn says how exact the points are, and nothing about the wheels
 
 
 @dataclass(frozen=True)
@@ -343,9 +344,8 @@ def _at_least(name: str, value: float, limit: float, message: str) -> Check:
 
 
 def _curvatures(course: Course) -> Array:
-    """[N] magnitudes, 1/m; 0 in steps too short to have one."""
-    turns, lengths = np.abs(course.turns), course.lengths
-    return np.where(turns > 0, turns / np.where(turns > 0, lengths, 1.0), 0.0)
+    """[N] magnitudes, 1/m, over at least LEAST_BEND of way."""
+    return np.abs(course.turns) / np.maximum(course.lengths, LEAST_BEND)
 
 
 def _accelerations(course: Course) -> Array:
@@ -354,26 +354,32 @@ def _accelerations(course: Course) -> Array:
     return np.diff(course.speeds) / np.diff(middles)
 
 
+def free_way(poses: Array, movers: Movers, body: Body, margin: float) -> Array:
+    """[A] metres along poses [T, 3] of base_link until the vehicle meets each road user where it is now; or inf."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
+    met = overlaps(body.boxes(poses, margin)[:, None], movers.boxes[None])  # [T, A]
+    return np.where(met.any(axis=0), along[met.argmax(axis=0)], np.inf)
+
+
+def own_stops(poses: Array, free: Array, movers: Movers, hard_braking: float) -> Array:
+    """[A] metres that each road user goes on along poses [T, 3] if it brakes hard; 0 for who comes towards them."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
+    headings = np.interp(np.minimum(free, along[-1]), along, np.unwrap(poses[:, 2]))
+    pace = np.sum(movers.velocity * np.column_stack([np.cos(headings), np.sin(headings)]), axis=1)
+    return np.maximum(pace, 0.0) ** 2 / (2 * hard_braking)
+
+
 def _needed_and_free(course: Course, around: Surroundings, limits: Limits) -> tuple[float, float]:
     """Metres that stopping takes and that are free, for the road user to whom least is left over; infinity: nobody."""
-    needed, movers, body = 0.0, around.movers, around.body
-    speed = max(around.speed, 0.0)
+    speed, movers = max(around.speed, 0.0), around.movers
     reach = speed * limits.reaction + speed**2 / (2 * limits.hard_braking)
     if not len(movers):
         return reach, np.inf
-    instants = np.arange(0.0, max(course.times[-1], 0.0) + 1e-9, STEP_S)
-    poses = course.at(instants)
-    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
-    swept = overlaps(body.boxes(poses, limits.margin)[:, None], movers.boxes[None])  # [T, A]
-    free = np.inf
-    for index in np.flatnonzero(swept.any(axis=0)):
-        first = int(swept[:, index].argmax())
-        heading = poses[first, 2]
-        pace = float(movers.velocity[index] @ [np.cos(heading), np.sin(heading)])
-        own = reach - max(pace, 0.0) ** 2 / (2 * limits.hard_braking)
-        if free - needed > along[first] - own:
-            needed, free = max(own, 0.0), float(along[first])
-    return (needed, free) if np.isfinite(free) else (reach, np.inf)
+    poses = course.at(np.arange(0.0, max(course.times[-1], 0.0) + 1e-9, STEP_S))
+    free = free_way(poses, movers, around.body, limits.margin)
+    needed = np.maximum(reach - own_stops(poses, free, movers, limits.hard_braking), 0.0)
+    worst = int((free - needed).argmin())
+    return float(needed[worst]), float(free[worst])
 
 
 def _crossings(path: Array, line: Array) -> int:
