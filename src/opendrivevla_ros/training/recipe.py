@@ -150,10 +150,10 @@ SMALL = Recipe(
     steps=(
         LearnerStep("learner", LoopSettings(steps=3000, learning_rate=1e-3, batch_size=128, clip_norm=1.0)),
         OwnDrivesStep("learner_drives", first=2240, scenarios=280, learner="learner"),
-        PerceptionStep("perception", LoopSettings(steps=1500, learning_rate=6e-4, batch_size=4, save_every=100), 2),
+        PerceptionStep("perception", LoopSettings(steps=3000, learning_rate=6e-4, batch_size=4, save_every=100), 2),
         PerceptionStep(
             "sequences",
-            LoopSettings(steps=1100, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
+            LoopSettings(steps=3600, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
             4,
             fixed_norms=True,
         ),
@@ -165,8 +165,14 @@ SMALL = Recipe(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}
         ),
         LanguageStep("interaction", "interaction", _speaking(200, 5e-4), {"agent": 4.0, "question": 1.0, "plan": 5.0}),
-        LanguageStep("driving", "instruction", _speaking(1200, 8e-4), reads=(TRAIN, "learner_drives")),
+        LanguageStep("driving", "instruction", _speaking(1600, 8e-4), reads=(TRAIN, "learner_drives"), moments=16),
         OwnDrivesStep("own_drives", first=2520, scenarios=280),
-        LanguageStep("refinement", "instruction", _speaking(800, 5e-4), reads=(TRAIN, "learner_drives", "own_drives")),
+        LanguageStep(
+            "refinement",
+            "instruction",
+            _speaking(800, 5e-4),
+            reads=(TRAIN, "learner_drives", "own_drives"),
+            moments=16,
+        ),
     ),
 )
