@@ -1,0 +1,148 @@
+"""One cycle of the guard: from the newest plan and the vehicle's motion to what the vehicle may follow.
+
+No message and no clock: the node hands in what has come, and sends what is decided.
+"""
+
+from dataclasses import dataclass, field
+
+from opendrivevla_ros.core.ego import EgoState
+from opendrivevla_ros.core.geometry import Array, invert
+from opendrivevla_ros.core.plan import Agent, MapElement
+from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.safety.course import Course
+from opendrivevla_ros.safety.fallback import StopLimits, stop
+from opendrivevla_ros.safety.plan_checks import Body, Check, Limits, Movers, Surroundings, check_plan
+from opendrivevla_ros.safety.supervisor import Cycle, Patience, Source, State, Supervisor, Transition
+from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_seen_from
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model's plan, in base_link at `ego.stamp_ns`, its t0; with what it has seen then."""
+
+    trajectory: Trajectory
+    ego: EgoState
+    agents: tuple[Agent, ...] = ()
+    map_elements: tuple[MapElement, ...] = ()
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """The limits of everything that the guard does."""
+
+    body: Body
+    plan: Limits = field(default_factory=Limits)
+    stop: StopLimits = field(default_factory=StopLimits)
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop, in base_link at `ego`."""
+
+    trajectory: Trajectory
+    ego: EgoState
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a cycle comes to.
+
+    forward: the candidate to be sent on now, once; None where there is none that is new. stop: what is to be sent in
+    place of a plan. checks: of the newest candidate. transition: of the state, where it has changed.
+    """
+
+    state: State
+    reasons: tuple[str, ...]
+    forward: Candidate | None
+    stop: Stop | None
+    checks: tuple[Check, ...]
+    transition: Transition | None
+
+
+class Guard:
+    """The newest candidate, the last good one, and the supervisor."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self.supervisor = Supervisor(settings.patience)
+        self._settings = settings
+        self._newest: Candidate | None = None
+        self._is_new = False
+        self._good: Candidate | None = None
+        self._stop: Stop | None = None
+        self._ego: EgoState | None = None  # the last that was known
+
+    def take(self, candidate: Candidate) -> None:
+        """A plan has come; the next cycle decides about it."""
+        self._newest, self._is_new = candidate, True
+
+    def forget(self) -> None:
+        """Drops all plans, as after a jump of the clock: what they were made for is over."""
+        self._newest = self._good = None
+        self._is_new = False
+
+    def cycle(
+        self,
+        now_ns: int,
+        ego: EgoState | None,
+        *,
+        blind: tuple[str, ...] = (),
+        uncertain: tuple[str, ...] = (),
+        degraded: tuple[str, ...] = (),
+    ) -> Decision:
+        """Decides what is sent now.
+
+        ego: the vehicle's motion now, or None with the reasons in `blind`. uncertain, degraded: what else is known,
+        see `supervisor.Cycle`.
+        """
+        checks: tuple[Check, ...] = ()
+        faults: tuple[str, ...] = ()
+        if ego is None:
+            blind = blind or ("the vehicle's own motion is not known",)
+        elif self._newest is None:
+            faults = ("no plan has come",)
+        else:
+            checks = self._check(self._newest, ego, now_ns)
+            faults = tuple(check.message for check in checks if not check.ok)
+        transition = self.supervisor.step(Cycle(blind, uncertain, faults, degraded))
+        forward = None
+        if not faults and ego is not None:
+            if self._is_new and self.supervisor.sends is Source.MODEL:
+                forward = self._newest
+            self._good = self._newest
+        self._is_new = False
+        self._ego = ego or self._ego
+        if self.supervisor.sends is not Source.STOP:
+            self._stop = None
+        elif self._ego is not None and (ego is not None or self._stop is None):  # blind, the last stop holds
+            self._stop = Stop(self._stopping(self._ego), self._ego)
+        return Decision(self.supervisor.state, self.supervisor.reasons, forward, self._stop, checks, transition)
+
+    def _check(self, candidate: Candidate, ego: EgoState, now_ns: int) -> tuple[Check, ...]:
+        since, age_s = _since(candidate, ego, now_ns)
+        good = self._good if self._good is not candidate else None
+        around = Surroundings(
+            speed=ego.speed,
+            age=age_s,
+            body=self._settings.body,
+            previous=None if good is None else Course.seen_from(good.trajectory, *_since(good, ego, now_ns)),
+            movers=movers_seen_from(candidate.agents, since, max(age_s, 0.0)),
+            boundaries=boundaries_seen_from(candidate.map_elements, since),
+        )
+        return check_plan(Course.seen_from(candidate.trajectory, since, age_s), around, self._settings.plan)
+
+    def _stopping(self, ego: EgoState) -> Trajectory:
+        """The stop from there: on the last good way, before whoever the newest plan has seen in it."""
+        movers, way = Movers(), None
+        if self._newest is not None:
+            since, age_s = _since(self._newest, ego, ego.stamp_ns)
+            movers = movers_seen_from(self._newest.agents, since, max(age_s, 0.0))
+        if self._good is not None:
+            way = Course.seen_from(self._good.trajectory, *_since(self._good, ego, ego.stamp_ns))
+        return stop(way, ego.speed, movers, self._settings.body, self._settings.stop)
+
+
+def _since(candidate: Candidate, ego: EgoState, now_ns: int) -> tuple[Array, float]:
+    """base_link at a candidate's t0 to base_link now, and the seconds between."""
+    base_to_now = invert(ego.base_to_world) @ candidate.ego.base_to_world
+    return base_to_now, (now_ns - candidate.ego.stamp_ns) * 1e-9
