@@ -11,7 +11,7 @@ from opendrivevla_ros.core.geometry import Array, invert, planar_transform
 from opendrivevla_ros.core.plan import Agent, MapElement
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
-from opendrivevla_ros.safety.guard import Candidate, Decision, Guard, GuardSettings
+from opendrivevla_ros.safety.guard import Candidate, Decision, Guard, GuardSettings, Scene
 from opendrivevla_ros.safety.supervisor import Patience, State, Transition
 
 PERIOD_NS = 50_000_000
@@ -42,9 +42,11 @@ class Drive:
 
     def candidate(self, xy: Array | None = None) -> Candidate:
         waypoints = straight(self.speed) if xy is None else xy
-        seen = [replace(a, position=a.position - [self.x, 0, 0]) for a in self.agents]
-        trajectory = Trajectory.from_waypoints(TIMES, waypoints, self.speed)
-        return Candidate(trajectory, self.ego, tuple(seen), self.map_elements)
+        return Candidate(Trajectory.from_waypoints(TIMES, waypoints, self.speed), self.ego)
+
+    def scene(self) -> Scene:
+        seen = [replace(agent, position=agent.position - [self.x, 0, 0]) for agent in self.agents]
+        return Scene(self.ego, tuple(seen), self.map_elements)
 
     def go(self, seconds: float) -> list[Decision]:
         """Lets time pass; the vehicle keeps its speed, or does what a stop says. Returns the new decisions."""
@@ -52,6 +54,7 @@ class Drive:
         for _ in range(round(seconds / (PERIOD_NS * 1e-9))):
             if self.plans and self.now_ns % 500_000_000 == 0:
                 self.guard.take(self.candidate())
+                self.guard.see(self.scene())
             decision = self.guard.cycle(self.now_ns, self.ego if self.sees_itself else None)
             self.decisions.append(decision)
             self._move(decision)

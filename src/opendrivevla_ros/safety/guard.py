@@ -18,9 +18,16 @@ from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_se
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model's plan, in base_link at `ego.stamp_ns`, its t0; with what it has seen then."""
+    """A model's plan, in base_link at `ego.stamp_ns`, its t0."""
 
     trajectory: Trajectory
+    ego: EgoState
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What was seen around the vehicle, in base_link at `ego.stamp_ns`."""
+
     ego: EgoState
     agents: tuple[Agent, ...] = ()
     map_elements: tuple[MapElement, ...] = ()
@@ -61,11 +68,12 @@ class Decision:
 
 
 class Guard:
-    """The newest candidate, the last good one, and the supervisor."""
+    """The newest candidate and scene, the last good candidate, and the supervisor."""
 
     def __init__(self, settings: GuardSettings) -> None:
         self.supervisor = Supervisor(settings.patience)
         self._settings = settings
+        self._scene: Scene | None = None
         self._newest: Candidate | None = None
         self._is_new = False
         self._good: Candidate | None = None
@@ -76,9 +84,13 @@ class Guard:
         """A plan has come; the next cycle decides about it."""
         self._newest, self._is_new = candidate, True
 
+    def see(self, scene: Scene) -> None:
+        """What is around has been seen anew."""
+        self._scene = scene
+
     def forget(self) -> None:
-        """Drops all plans, as after a jump of the clock: what they were made for is over."""
-        self._newest = self._good = None
+        """Drops all plans and scenes, as after a jump of the clock: what they were made for is over."""
+        self._scene = self._newest = self._good = None
         self._is_new = False
 
     def cycle(
@@ -88,22 +100,22 @@ class Guard:
         *,
         blind: tuple[str, ...] = (),
         uncertain: tuple[str, ...] = (),
+        faults: tuple[str, ...] = (),
         degraded: tuple[str, ...] = (),
     ) -> Decision:
         """Decides what is sent now.
 
-        ego: the vehicle's motion now, or None with the reasons in `blind`. uncertain, degraded: what else is known,
-        see `supervisor.Cycle`.
+        ego: the vehicle's motion now, or None with the reasons in `blind`. uncertain, faults, degraded: what else is
+        known, see `supervisor.Cycle`; the checks of the plan add to the faults.
         """
         checks: tuple[Check, ...] = ()
-        faults: tuple[str, ...] = ()
         if ego is None:
             blind = blind or ("the vehicle's own motion is not known",)
         elif self._newest is None:
-            faults = ("no plan has come",)
+            faults += ("no plan has come",)
         else:
             checks = self._check(self._newest, ego, now_ns)
-            faults = tuple(check.message for check in checks if not check.ok)
+            faults += tuple(check.message for check in checks if not check.ok)
         transition = self.supervisor.step(Cycle(blind, uncertain, faults, degraded))
         forward = None
         if not faults and ego is not None:
@@ -119,30 +131,32 @@ class Guard:
         return Decision(self.supervisor.state, self.supervisor.reasons, forward, self._stop, checks, transition)
 
     def _check(self, candidate: Candidate, ego: EgoState, now_ns: int) -> tuple[Check, ...]:
-        since, age_s = _since(candidate, ego, now_ns)
-        good = self._good if self._good is not candidate else None
+        since, age_s = _since(candidate.ego, ego, now_ns)
+        good, scene = self._good if self._good is not candidate else None, self._scene
         around = Surroundings(
             speed=ego.speed,
             age=age_s,
             body=self._settings.body,
-            previous=None if good is None else Course.seen_from(good.trajectory, *_since(good, ego, now_ns)),
-            movers=movers_seen_from(candidate.agents, since, max(age_s, 0.0)),
-            boundaries=boundaries_seen_from(candidate.map_elements, since),
+            previous=None if good is None else Course.seen_from(good.trajectory, *_since(good.ego, ego, now_ns)),
+            movers=self._movers(ego, now_ns),
+            boundaries=[] if scene is None else boundaries_seen_from(scene.map_elements, _since(scene.ego, ego, 0)[0]),
         )
         return check_plan(Course.seen_from(candidate.trajectory, since, age_s), around, self._settings.plan)
 
     def _stopping(self, ego: EgoState) -> Trajectory:
-        """The stop from there: on the last good way, before whoever the newest plan has seen in it."""
-        movers, way = Movers(), None
-        if self._newest is not None:
-            since, age_s = _since(self._newest, ego, ego.stamp_ns)
-            movers = movers_seen_from(self._newest.agents, since, max(age_s, 0.0))
+        """The stop from there: on the last good way, before whoever was seen in it."""
+        way = None
         if self._good is not None:
-            way = Course.seen_from(self._good.trajectory, *_since(self._good, ego, ego.stamp_ns))
-        return stop(way, ego.speed, movers, self._settings.body, self._settings.stop)
+            way = Course.seen_from(self._good.trajectory, *_since(self._good.ego, ego, ego.stamp_ns))
+        return stop(way, ego.speed, self._movers(ego, ego.stamp_ns), self._settings.body, self._settings.stop)
+
+    def _movers(self, ego: EgoState, now_ns: int) -> Movers:
+        if self._scene is None:
+            return Movers()
+        since, age_s = _since(self._scene.ego, ego, now_ns)
+        return movers_seen_from(self._scene.agents, since, max(age_s, 0.0))
 
 
-def _since(candidate: Candidate, ego: EgoState, now_ns: int) -> tuple[Array, float]:
-    """base_link at a candidate's t0 to base_link now, and the seconds between."""
-    base_to_now = invert(ego.base_to_world) @ candidate.ego.base_to_world
-    return base_to_now, (now_ns - candidate.ego.stamp_ns) * 1e-9
+def _since(then: EgoState, ego: EgoState, now_ns: int) -> tuple[Array, float]:
+    """base_link then to base_link now, and the seconds between."""
+    return invert(ego.base_to_world) @ then.base_to_world, (now_ns - then.stamp_ns) * 1e-9
