@@ -96,6 +96,35 @@ def wait_until(condition: Callable[[], Found | None], what: str, timeout_s: floa
     raise AssertionError(f"waited {timeout_s} s in vain for: {what}")
 
 
+class Run:
+    """A node of the package in a process of its own. parameters: by name."""
+
+    def __init__(self, module: str, log: Path, domain: int, wires: list[str], **parameters: Any) -> None:
+        self._log = log
+        given = [argument for name, value in parameters.items() for argument in ("-p", f"{name}:={value}")]
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"opendrivevla_ros.ros.{module}", "--ros-args", *given, *wires],
+                env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def end(self) -> int:
+        """Ctrl-C, if it still runs; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
 class NodeProcess:
     """A vla_node in a process group of its own. parameters: by name, with two underscores for a dot."""
 

@@ -1,9 +1,5 @@
 """world_node as a process over real DDS: what it sends, that it follows plans, and how it ends."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +14,7 @@ from opendrivevla_ros.msg import DetectedAgentArray, DrivingCommand, MapElementA
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from ros.harness import TIMEOUT_S, own_domain
+from ros.harness import TIMEOUT_S, Run, own_domain
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from visualization_msgs.msg import MarkerArray
@@ -42,35 +38,6 @@ SENSORS = (
 WIRES = [argument for name in SENSORS for argument in ("-r", f"~/output/{name}:=/vla_node/input/{name}")]
 WIRES += ["-r", "~/input/trajectory:=/vla_node/output/trajectory"]
 LEAD_IN_S, DURATION_S = 1.0, 8.0
-
-
-class Run:
-    """A node of the package in a process of its own. parameters: by name."""
-
-    def __init__(self, module: str, log: Path, domain: int, wires: list[str], **parameters: Any) -> None:
-        self._log = log
-        given = [argument for name, value in parameters.items() for argument in ("-p", f"{name}:={value}")]
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"opendrivevla_ros.ros.{module}", "--ros-args", *given, *wires],
-                env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def output(self) -> str:
-        return self._log.read_text()
-
-    def end(self) -> int:
-        """Ctrl-C, if it still runs; the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            return self.process.wait(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
 
 
 class Listener:

@@ -15,7 +15,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
@@ -34,6 +34,7 @@ from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.ros.planner import Planner
 from opendrivevla_ros.ros.rig_source import load_checked_rig
 from opendrivevla_ros.ros.snapshot import save_snapshot
+from opendrivevla_ros.ros.spinning import spin
 from opendrivevla_ros.sensing.calibration import CalibrationError
 from opendrivevla_ros.srv import SetThinkingMode
 
@@ -291,7 +292,7 @@ def main() -> None:
     node = None
     try:
         node = VlaNode()
-        _spin(node)
+        spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
@@ -308,20 +309,6 @@ def main() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
-
-
-def _spin(node: VlaNode) -> None:
-    """Until ROS shuts down. An error of one callback is logged: it must not end the others."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while rclpy.ok():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-        except Exception:  # rclpy raises, for one, for a lifecycle transition that is not possible now
-            if rclpy.ok():
-                node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
 
 
 if __name__ == "__main__":

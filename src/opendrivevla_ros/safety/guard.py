@@ -72,7 +72,7 @@ class Guard:
 
     def __init__(self, settings: GuardSettings) -> None:
         self.supervisor = Supervisor(settings.patience)
-        self._settings = settings
+        self.settings = settings
         self._scene: Scene | None = None
         self._newest: Candidate | None = None
         self._is_new = False
@@ -136,19 +136,19 @@ class Guard:
         around = Surroundings(
             speed=ego.speed,
             age=age_s,
-            body=self._settings.body,
+            body=self.settings.body,
             previous=None if good is None else Course.seen_from(good.trajectory, *_since(good.ego, ego, now_ns)),
             movers=self._movers(ego, now_ns),
             boundaries=[] if scene is None else boundaries_seen_from(scene.map_elements, _since(scene.ego, ego, 0)[0]),
         )
-        return check_plan(Course.seen_from(candidate.trajectory, since, age_s), around, self._settings.plan)
+        return check_plan(Course.seen_from(candidate.trajectory, since, age_s), around, self.settings.plan)
 
     def _stopping(self, ego: EgoState) -> Trajectory:
         """The stop from there: on the last good way, before whoever was seen in it."""
         way = None
         if self._good is not None:
             way = Course.seen_from(self._good.trajectory, *_since(self._good.ego, ego, ego.stamp_ns))
-        return stop(way, ego.speed, self._movers(ego, ego.stamp_ns), self._settings.body, self._settings.stop)
+        return stop(way, ego.speed, self._movers(ego, ego.stamp_ns), self.settings.body, self.settings.stop)
 
     def _movers(self, ego: EgoState, now_ns: int) -> Movers:
         if self._scene is None:
