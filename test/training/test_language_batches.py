@@ -157,7 +157,7 @@ def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(to
     with torch.no_grad():
         training.answers.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
     assert training(turns()[1:])["points"].item() == pytest.approx(0.0, abs=1e-6)  # the question's answer has none
-    off = (said_points(DRIVE_ON) - said_points(STOP)).abs().mean() / POINT_METRES
+    off = (said_points(DRIVE_ON) - said_points(STOP)).abs().mean()
     assert training(turns())["points"].item() == pytest.approx(off.item() / 2, rel=1e-5)
     assert training(turns()[2:])["points"].item() == 0.0
 

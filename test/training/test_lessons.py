@@ -13,7 +13,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_batches import POINT_METRES, Turn
 from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBERS, SpokenSample
-from opendrivevla_ros.training.lessons import THINKING_WEIGHT, Lesson, Lessons, LessonTraining
+from opendrivevla_ros.training.lessons import Lesson, Lessons, LessonTraining
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.token_reader import EGO_NUMBERS
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
@@ -70,8 +70,7 @@ def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(
         thought.points.bias.copy_(PATH.flatten() / POINT_METRES)
     few, many = moment(1, 1), moment(9, 5, path=PATH + torch.tensor([3.0, 0.0]))
     assert school([lesson(few)])["thinking"].item() == pytest.approx(0.0, abs=1e-6)
-    expected = THINKING_WEIGHT * 1.5 / 2 / POINT_METRES
-    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(expected, rel=1e-4)
+    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(1.5 / 2, rel=1e-4)
 
 
 def test_a_moment_is_thought_about_alike_beside_any_other(school: LessonTraining):

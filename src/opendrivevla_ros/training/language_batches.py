@@ -15,7 +15,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.number_reading import KnownNumbers, NumberReading, numbers_in
 
 POINT_METRES = 10.0
-READ_DEPTH, THOUGHT_DEPTH = 1 / 3, 2 / 3  # of the layers: numbers are read, then a plan is made, then it is written
+READ_DEPTH, THOUGHT_DEPTH, WRITTEN_DEPTH = 1 / 3, 2 / 3, 5 / 6  # of the layers: read numbers, make a plan, write it
 IGNORED = -100  # a label that adds no loss
 
 
@@ -157,7 +157,11 @@ class FirstThought(nn.Module):
         self.points = nn.Linear(hidden_size, 2 * WAYPOINTS)
 
     def forward(self, batch: LanguageBatch, states: Sequence[Tensor]) -> Tensor:
-        """Mean absolute error of the points, in POINT_METRES; 0 where no answer is a trajectory."""
+        """Mean absolute error of the points, metres; 0 where no answer is a trajectory.
+
+        In metres, and not in tens of them, it weighs more than the words: counted once, a plan was thought with 0.83 m
+        of error after 460,000 moments, where the learner of as many, which has no words, had 0.56.
+        """
         return self.error(states, batch.asked, batch.points, batch.has_points)
 
     def error(self, states: Sequence[Tensor], asked: Tensor, points: Tensor, known: Tensor) -> Tensor:
@@ -165,7 +169,7 @@ class FirstThought(nn.Module):
         hidden = at_depth(states, THOUGHT_DEPTH)
         last = hidden[torch.arange(len(hidden), device=hidden.device), asked]
         found = self.points(self.normalise(last)).float().unflatten(1, (WAYPOINTS, 2))
-        errors = (found - points / POINT_METRES).abs().mean((1, 2))
+        errors = (POINT_METRES * found - points).abs().mean((1, 2))
         return (errors * known).sum() / known.sum().clamp(min=1)
 
 
@@ -185,5 +189,5 @@ class AnswerLosses(nn.Module):
             "answer": answer_loss(model, batch, states[-1]),
             "points": self.thought(batch, states),
             "read": self.reading(at_depth(states, READ_DEPTH), batch.read),
-            "written": self.writing(at_depth(states, THOUGHT_DEPTH), batch.written),
+            "written": self.writing(at_depth(states, WRITTEN_DEPTH), batch.written),
         }

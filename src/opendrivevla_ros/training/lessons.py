@@ -24,9 +24,6 @@ from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.token_reader import EGO_NUMBERS
 from opendrivevla_ros.training.truth_encoder import TruthEncoder, together
 
-# Of ten metres that a thought is off. Counted once, it was lost beside the words: after 460,000 moments a plan was
-# thought with 0.8 m of error where the learner of as many, which has no words, had 0.6.
-THINKING_WEIGHT = 10.0
 BEFORE, BETWEEN, AFTER = 40, 8, 48  # places as in a prompt: before the first block, between two, and up to its end
 
 
@@ -70,13 +67,12 @@ class LessonTraining(nn.Module):
         self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
 
     def forward(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-        """The losses of `AnswerLosses`, and {"thinking": what the thoughts about the moments cost, by their error}."""
+        """The losses of `AnswerLosses`, and {"thinking": the error of what is thought about the moments, metres}."""
         turns = [lesson.turn for lesson in lessons]
         seen = self._seen([turn.features for turn in turns])
         turns = [replace(turn, features=features) for turn, features in zip(turns, seen, strict=True)]
         moments = [moment for lesson in lessons for moment in lesson.moments]
-        losses = self.answers(self.language, self._batches(turns))
-        return {**losses, "thinking": THINKING_WEIGHT * self._thinking(moments)}
+        return {**self.answers(self.language, self._batches(turns)), "thinking": self._thinking(moments)}
 
     def _seen(self, features: Sequence[Features]) -> Sequence[Features]:
         return features if self.encoder is None else self.encoder(features)
