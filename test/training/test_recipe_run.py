@@ -1,5 +1,9 @@
 """A whole recipe with tiny numbers: drives, every stage, and a checkpoint that plans."""
 
+import os
+import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +28,7 @@ from opendrivevla_ros.training.recipe import (
     Recipe,
 )
 from opendrivevla_ros.training.recipe_run import RecipeRun
+from opendrivevla_ros.training.run_state import load_state
 from opendrivevla_ros.training.stages import STAGES
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
@@ -118,6 +123,26 @@ def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
     assert "| sequences | perception | clips of 3 frames | 2 |" in text
     assert "| truth of train, learner_drives; 7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn |" in text
     assert "| tokens of train, learner_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
+
+
+def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRun, tmp_path: Path):
+    for name in ("truth", "tokenizer"):
+        shutil.copytree(run.folder / name, tmp_path / name)
+    script = tmp_path / "together.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from training.test_recipe_run import TINY\n"
+        "from opendrivevla_ros.training.recipe_run import RecipeRun\n"
+        "RecipeRun(TINY, Path(__file__).parent).run(TINY.training_step('learner'))\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    state = load_state(tmp_path / "learner")
+    assert state is not None
+    assert (state.settings["processes"], state.settings["batch_size"]) == (2, 1)
+    assert len(list((tmp_path / "learner" / "tensorboard").iterdir())) == 1
+    assert [row["step"] for row in read_metrics(tmp_path / "learner")] == [1, 2]
 
 
 def test_recorded_drives_are_learned_from_without_anybody_driving():

@@ -153,6 +153,7 @@ class RecipeRun:
 
     def run(self, step: TrainingStep) -> None:
         """Trains a step to its end, from where it stands."""
+        state = PartialState(cpu=not torch.cuda.is_available())  # else it takes no notice of the other processes
         torch.manual_seed(self.recipe.seed)
         model = OpenDriveVlaModel(self.config())
         start_from_nothing(model.perception)
@@ -162,8 +163,8 @@ class RecipeRun:
         if isinstance(step, PerceptionStep) and step.fixed_norms:
             fix_norms(model.perception)
         folder = self.folder / step.name
-        train(training, samples, list, groups, _share(step.loop, PartialState().num_processes), folder)
-        if PartialState().is_main_process:
+        train(training, samples, list, groups, _share(step.loop, state.num_processes), folder)
+        if state.is_main_process:
             temporary = folder / f"{WEIGHTS}.tmp"
             torch.save(training.state_dict(), temporary)
             temporary.replace(folder / WEIGHTS)
