@@ -198,6 +198,7 @@ def test_it_is_disarmed_until_it_is_armed_and_arms_only_when_all_is_well(vehicle
     wait_until(lambda: vehicle.arm() == "no plan has come", "a refusal without plans")
     vehicle.feed = Feed(trained=False)
     wait_until(lambda: "not trained" in vehicle.arm(), "a refusal of a model without training")
+    vehicle.wait_for(GuardStatus.DISARMED, "not trained")  # who watches sees why
     assert not vehicle.sent
     vehicle.armed()
 

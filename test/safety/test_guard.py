@@ -11,7 +11,7 @@ from opendrivevla_ros.core.geometry import Array, invert, planar_transform
 from opendrivevla_ros.core.plan import Agent, MapElement
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
-from opendrivevla_ros.safety.guard import Candidate, Decision, Guard, GuardSettings, Scene
+from opendrivevla_ros.safety.guard import Decision, Guard, GuardSettings, PlacedTrajectory, Scene
 from opendrivevla_ros.safety.supervisor import Patience, State, Transition
 
 PERIOD_NS = 50_000_000
@@ -40,9 +40,9 @@ class Drive:
             self.now_ns, planar_transform(self.x, 0.0, 0.0), velocity, NO_MOTION, NO_MOTION, np.zeros((4, 3))
         )
 
-    def candidate(self, xy: Array | None = None) -> Candidate:
+    def candidate(self, xy: Array | None = None) -> PlacedTrajectory:
         waypoints = straight(self.speed) if xy is None else xy
-        return Candidate(Trajectory.from_waypoints(TIMES, waypoints, self.speed), self.ego)
+        return PlacedTrajectory(Trajectory.from_waypoints(TIMES, waypoints, self.speed), self.ego)
 
     def scene(self) -> Scene:
         seen = [replace(agent, position=agent.position - [self.x, 0, 0]) for agent in self.agents]

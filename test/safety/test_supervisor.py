@@ -101,6 +101,15 @@ def test_arming_is_refused_with_the_reason() -> None:
     assert brought_to(State.TAKEOVER).arm() == "somebody was asked to take over (no odometry): reset first"
 
 
+def test_disarmed_it_tells_what_it_would_have_refused_beside_why_it_is_disarmed() -> None:
+    supervisor = armed()
+    supervisor.disarm("told to")
+    supervisor.step(FAULT)
+    assert supervisor.reasons == ("told to", "the plan is late")
+    supervisor.step(WELL)
+    assert supervisor.reasons == ("told to",)
+
+
 def test_a_change_is_told_once_with_its_reasons() -> None:
     supervisor = armed()
     assert supervisor.step(WELL) is None

@@ -62,6 +62,12 @@ def yaw_of(matrix: Array) -> float:
     return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
 
 
+def distances_along(points: ArrayLike) -> Array:
+    """[N] the way along a polyline [N, 2] from its first point to each of its points; N > 0."""
+    steps = np.diff(np.asarray(points, dtype=np.float64), axis=0)
+    return np.concatenate([[0.0], np.cumsum(np.hypot(*steps.T))])
+
+
 def wrap_angle(angle: ArrayLike) -> Array:
     """Angles in radians, wrapped to [-pi, pi)."""
     return (np.asarray(angle, dtype=np.float64) + np.pi) % (2 * np.pi) - np.pi

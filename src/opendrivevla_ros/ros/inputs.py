@@ -15,6 +15,7 @@ from opendrivevla_ros.ros import qos
 from opendrivevla_ros.ros.conversions import nanoseconds, raw_image, xyz
 from opendrivevla_ros.ros.message_filters_gate import MessageFiltersGate
 from opendrivevla_ros.ros.parameters import Parameters
+from opendrivevla_ros.ros.received import add_odometry
 from opendrivevla_ros.sensing import images
 from opendrivevla_ros.sensing.assembler import CommandKeeper
 from opendrivevla_ros.sensing.calibration import CameraInfo as PlainCameraInfo
@@ -107,17 +108,7 @@ class Inputs:
             return
         self.odometry_received += 1
         stamp_ns = nanoseconds(message.header.stamp)
-        pose, twist = message.pose.pose, message.twist.twist
-        q = pose.orientation
-        refused = self.odometry.add(
-            stamp_ns,
-            position=xyz(pose.position),
-            quaternion_xyzw=(q.x, q.y, q.z, q.w),
-            linear=xyz(twist.linear),
-            angular=xyz(twist.angular),
-            frame_id=message.header.frame_id,
-            child_frame_id=message.child_frame_id,
-        )
+        refused = add_odometry(self.odometry, message)
         results: list[Result] = [] if refused is None else [refused]
         if refused is None or refused.reason.clears_state:
             results += self.synchronizer.add_odometry(stamp_ns, time.monotonic_ns())

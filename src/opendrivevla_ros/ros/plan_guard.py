@@ -3,18 +3,15 @@
 All that it decides is `safety.guard`'s; here messages become its words, and its decisions messages.
 """
 
-import signal
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry, Path
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
@@ -22,12 +19,12 @@ from opendrivevla_ros.core.ego import EgoState
 from opendrivevla_ros.core.plan import Plan
 from opendrivevla_ros.msg import DetectedAgentArray, GuardStatus, MapElementArray, PlannedTrajectory, VlaStatus
 from opendrivevla_ros.ros import qos
-from opendrivevla_ros.ros.conversions import header, nanoseconds, path_message, trajectory_message, xyz
+from opendrivevla_ros.ros.conversions import header, nanoseconds, path_message, trajectory_message
 from opendrivevla_ros.ros.guard_parameters import GuardParameters
 from opendrivevla_ros.ros.parameters import ConfigurationError
-from opendrivevla_ros.ros.received import agents_of, map_elements_of, trajectory_of
-from opendrivevla_ros.ros.spinning import spin
-from opendrivevla_ros.safety.guard import Candidate, Decision, Guard, Scene, Stop
+from opendrivevla_ros.ros.received import add_odometry, agents_of, map_elements_of, trajectory_of
+from opendrivevla_ros.ros.spinning import running, spin
+from opendrivevla_ros.safety.guard import Decision, Guard, PlacedTrajectory, Scene
 from opendrivevla_ros.safety.supervisor import State, Transition
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings
 from opendrivevla_ros.sensing.refusals import ObservationError
@@ -127,17 +124,7 @@ class PlanGuard(LifecycleNode):
     # What comes in
 
     def _on_odometry(self, message: Odometry) -> None:
-        pose, twist = message.pose.pose, message.twist.twist
-        q = pose.orientation
-        refused = self._odometry.add(
-            nanoseconds(message.header.stamp),
-            position=xyz(pose.position),
-            quaternion_xyzw=(q.x, q.y, q.z, q.w),
-            linear=xyz(twist.linear),
-            angular=xyz(twist.angular),
-            frame_id=message.header.frame_id,
-            child_frame_id=message.child_frame_id,
-        )
+        refused = add_odometry(self._odometry, message)
         if refused is not None:
             self._warn(refused.message)
             if refused.reason.clears_state:
@@ -153,7 +140,7 @@ class PlanGuard(LifecycleNode):
             self._warn(f"a plan that is none: {error}")
             return
         self._candidate = message
-        self._guard.take(Candidate(trajectory, ego))
+        self._guard.take(PlacedTrajectory(trajectory, ego))
 
     def _on_agents(self, message: DetectedAgentArray) -> None:
         self._agents = message
@@ -169,7 +156,11 @@ class PlanGuard(LifecycleNode):
         ego = self._ego_at(newest, "what is around")
         if ego is None or self._guard is None:
             return
-        agents = () if self._agents is None else agents_of(self._agents, ego.base_to_world)
+        try:
+            agents = () if self._agents is None else agents_of(self._agents, ego.base_to_world)
+        except ValueError as error:
+            self._warn(f"road users that are none: {error}")
+            return
         elements = () if self._map_elements is None else map_elements_of(self._map_elements, ego.base_to_world)
         self._guard.see(Scene(ego, agents, elements))
 
@@ -326,25 +317,14 @@ class PlanGuard(LifecycleNode):
         )
 
 
-def _plan(what: Candidate | Stop) -> Plan:
+def _plan(what: PlacedTrajectory) -> Plan:
     return Plan(what.ego.stamp_ns, what.trajectory, confidence=0.0)
 
 
 def main() -> None:
     """Runs the node until it is interrupted; Ctrl-C ends it with exit code 0."""
-    rclpy.init()
-    try:
+    with running():
         spin(PlanGuard())
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():
-            raise
-        # Interrupted while the node was made: its parts then fail one way or another.
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if rclpy.ok():
-            rclpy.shutdown()
 
 
 if __name__ == "__main__":

@@ -2,18 +2,36 @@
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose
+from nav_msgs.msg import Odometry
 
 from opendrivevla_ros.core.geometry import Array, apply, invert, transform, yaw_of
 from opendrivevla_ros.core.plan import Agent, MapElement
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.msg import DetectedAgentArray, MapElementArray, PlannedTrajectory
-from opendrivevla_ros.ros.conversions import xyz
+from opendrivevla_ros.ros.conversions import nanoseconds, xyz
+from opendrivevla_ros.sensing.odometry import OdometryBuffer
+from opendrivevla_ros.sensing.refusals import Refused
 
 
 def pose_matrix(pose: Pose) -> Array:
     """A pose as a 4x4 transform. Raises ValueError for a quaternion of no length."""
     q = pose.orientation
     return transform(xyz(pose.position), (q.x, q.y, q.z, q.w))
+
+
+def add_odometry(buffer: OdometryBuffer, message: Odometry) -> Refused | None:
+    """Takes odometry into a buffer; see `OdometryBuffer.add` for what it returns."""
+    pose, twist = message.pose.pose, message.twist.twist
+    q = pose.orientation
+    return buffer.add(
+        nanoseconds(message.header.stamp),
+        position=xyz(pose.position),
+        quaternion_xyzw=(q.x, q.y, q.z, q.w),
+        linear=xyz(twist.linear),
+        angular=xyz(twist.angular),
+        frame_id=message.header.frame_id,
+        child_frame_id=message.child_frame_id,
+    )
 
 
 def trajectory_of(message: PlannedTrajectory, base_to_world: Array, speed: float) -> Trajectory:

@@ -1,10 +1,31 @@
-"""Lets a node work until ROS shuts down."""
+"""The life of a process that is one node: until Ctrl-C, or until ROS shuts down."""
 
+import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """ROS for the block, which Ctrl-C ends without an error, also where it comes while the node is made."""
+    rclpy.init()
+    try:
+        yield
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        # Interrupted while the node was made: its parts then fail one way or another.
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if rclpy.ok():
+            rclpy.shutdown()
 
 
 def spin(node: Node) -> None:

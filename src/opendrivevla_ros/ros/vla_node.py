@@ -11,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
@@ -34,7 +32,7 @@ from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.ros.planner import Planner
 from opendrivevla_ros.ros.rig_source import load_checked_rig
 from opendrivevla_ros.ros.snapshot import save_snapshot
-from opendrivevla_ros.ros.spinning import spin
+from opendrivevla_ros.ros.spinning import running, spin
 from opendrivevla_ros.sensing.calibration import CalibrationError
 from opendrivevla_ros.srv import SetThinkingMode
 
@@ -288,27 +286,20 @@ class VlaNode(LifecycleNode):
 
 def main() -> None:
     """Runs the node until it is interrupted; Ctrl-C, also while loading or planning, ends it with exit code 0."""
-    rclpy.init()
-    node = None
-    try:
-        node = VlaNode()
-        spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():
-            raise
-        # Interrupted while the node was made: its parts then fail one way or another.
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stopped = node is None or node.stop()
-        if rclpy.ok():
-            rclpy.shutdown()
-        if not stopped:
-            # A thread inside the model's C++ cannot be interrupted, and the interpreter's end would crash it.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+    node: VlaNode | None = None
+    stopped = True
+    with running():
+        try:
+            node = VlaNode()
+            spin(node)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            stopped = node is None or node.stop()
+    if not stopped:
+        # A thread inside the model's C++ cannot be interrupted, and the interpreter's end would crash it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ World time goes on with wall time, so that a plan that is late is late as on a v
 up, time goes slower; no step is left out.
 """
 
-import signal
 import sys
 import time
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from opendrivevla_ros.msg import PlannedTrajectory
 from opendrivevla_ros.ros import qos
 from opendrivevla_ros.ros.parameters import ConfigurationError
+from opendrivevla_ros.ros.spinning import running
 from opendrivevla_ros.ros.world_drive import TICK_NS, State, WorldDrive
 from opendrivevla_ros.ros.world_outputs import WorldOutputs
 from opendrivevla_ros.ros.world_parameters import read_world_parameters
@@ -129,29 +129,19 @@ class WorldNode(Node):
 
 def main() -> None:
     """Runs one drive to its end; Ctrl-C ends it before, with exit code 0. Parameters that are wrong: exit code 1."""
-    rclpy.init()
-    node = None
     problem = ""
-    try:
-        node = WorldNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while rclpy.ok() and not node.ended:
-            executor.spin_once(timeout_sec=node.advance())
-        if node.ended:
-            node.close()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except ConfigurationError as error:
-        problem = str(error)
-    except Exception:
-        if rclpy.ok():
-            raise
-        # Interrupted while the node was made: its parts then fail one way or another.
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if rclpy.ok():
-            rclpy.shutdown()
+    with running():
+        try:
+            node = WorldNode()
+        except ConfigurationError as error:
+            problem = str(error)
+        else:
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            while rclpy.ok() and not node.ended:
+                executor.spin_once(timeout_sec=node.advance())
+            if node.ended:
+                node.close()
     if problem:
         sys.exit(f"world_node: {problem}")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.geometry import Array, distances_along
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
 from opendrivevla_ros.safety.plan_checks import Body, Movers, free_way, own_stops
@@ -41,7 +41,7 @@ def stop(way: Course | None, speed: float, movers: Movers, body: Body, limits: S
     times = np.arange(1, count + 1) * STEP_S
     moving = np.minimum(times, duration)
     along = pace * moving - braking * moving**2 / 2
-    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    lengths = distances_along(line)
     xy = np.column_stack([np.interp(along, lengths, axis) for axis in line.T])
     return Trajectory.from_waypoints(times, xy, speed)
 
@@ -54,7 +54,7 @@ def _line(way: Course | None, pace: float, limits: StopLimits) -> Array:
     points = np.zeros((0, 2)) if way is None else _coming(way)
     if len(points) < 2:
         return np.column_stack([wanted, np.zeros(count)])
-    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    lengths = distances_along(points)
     line = np.column_stack([np.interp(wanted, lengths, axis) for axis in points.T])
     end = points[-1] - points[-2]
     beyond = np.maximum(wanted - lengths[-1], 0.0)

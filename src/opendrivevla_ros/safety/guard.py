@@ -17,8 +17,8 @@ from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_se
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model's plan, in base_link at `ego.stamp_ns`, its t0."""
+class PlacedTrajectory:
+    """A trajectory, in base_link at `ego.stamp_ns`, its t0."""
 
     trajectory: Trajectory
     ego: EgoState
@@ -44,14 +44,6 @@ class GuardSettings:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A stop, in base_link at `ego`."""
-
-    trajectory: Trajectory
-    ego: EgoState
-
-
-@dataclass(frozen=True)
 class Decision:
     """What a cycle comes to.
 
@@ -61,8 +53,8 @@ class Decision:
 
     state: State
     reasons: tuple[str, ...]
-    forward: Candidate | None
-    stop: Stop | None
+    forward: PlacedTrajectory | None
+    stop: PlacedTrajectory | None
     checks: tuple[Check, ...]
     transition: Transition | None
 
@@ -74,13 +66,13 @@ class Guard:
         self.supervisor = Supervisor(settings.patience)
         self.settings = settings
         self._scene: Scene | None = None
-        self._newest: Candidate | None = None
+        self._newest: PlacedTrajectory | None = None
         self._is_new = False
-        self._good: Candidate | None = None
-        self._stop: Stop | None = None
+        self._good: PlacedTrajectory | None = None
+        self._stop: PlacedTrajectory | None = None
         self._ego: EgoState | None = None  # the last that was known
 
-    def take(self, candidate: Candidate) -> None:
+    def take(self, candidate: PlacedTrajectory) -> None:
         """A plan has come; the next cycle decides about it."""
         self._newest, self._is_new = candidate, True
 
@@ -127,10 +119,10 @@ class Guard:
         if self.supervisor.sends is not Source.STOP:
             self._stop = None
         elif self._ego is not None and (ego is not None or self._stop is None):  # blind, the last stop holds
-            self._stop = Stop(self._stopping(self._ego), self._ego)
+            self._stop = PlacedTrajectory(self._stopping(self._ego), self._ego)
         return Decision(self.supervisor.state, self.supervisor.reasons, forward, self._stop, checks, transition)
 
-    def _check(self, candidate: Candidate, ego: EgoState, now_ns: int) -> tuple[Check, ...]:
+    def _check(self, candidate: PlacedTrajectory, ego: EgoState, now_ns: int) -> tuple[Check, ...]:
         since, age_s = _since(candidate.ego, ego, now_ns)
         good, scene = self._good if self._good is not candidate else None, self._scene
         around = Surroundings(

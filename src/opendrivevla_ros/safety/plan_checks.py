@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from opendrivevla_ros.core.boxes import overlaps
-from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.geometry import Array, distances_along
 from opendrivevla_ros.safety.course import Course
 
 WARNING_SHARE = 0.5  # of a limit, from which on a value is worth a warning
@@ -356,14 +356,14 @@ def _accelerations(course: Course) -> Array:
 
 def free_way(poses: Array, movers: Movers, body: Body, margin: float) -> Array:
     """[A] metres along poses [T, 3] of base_link until the vehicle meets each road user where it is now; or inf."""
-    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
+    along = distances_along(poses[:, :2])
     met = overlaps(body.boxes(poses, margin)[:, None], movers.boxes[None])  # [T, A]
     return np.where(met.any(axis=0), along[met.argmax(axis=0)], np.inf)
 
 
 def own_stops(poses: Array, free: Array, movers: Movers, hard_braking: float) -> Array:
     """[A] metres that each road user goes on along poses [T, 3] if it brakes hard; 0 for who comes towards them."""
-    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
+    along = distances_along(poses[:, :2])
     headings = np.interp(np.minimum(free, along[-1]), along, np.unwrap(poses[:, 2]))
     pace = np.sum(movers.velocity * np.column_stack([np.cos(headings), np.sin(headings)]), axis=1)
     return np.maximum(pace, 0.0) ** 2 / (2 * hard_braking)

@@ -48,6 +48,16 @@ class Cycle:
     faults: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
 
+    @property
+    def unsendable(self) -> tuple[str, ...]:
+        """Why no plan of the model's may be sent."""
+        return self.blind + self.uncertain + self.faults
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Everything that is wrong."""
+        return self.unsendable + self.degraded
+
 
 class Condition(Enum):
     """What may hold in a cycle, and leads from one state to another."""
@@ -61,9 +71,8 @@ class Condition(Enum):
     WELL = "nothing has been less than it should be for long enough"
 
 
-TABLE: dict[
-    State, tuple[tuple[Condition, State], ...]
-] = {  # the first condition that holds decides; if none, it stays
+# The first condition that holds decides; where none does, the state stays.
+TABLE: dict[State, tuple[tuple[Condition, State], ...]] = {
     State.DISARMED: (),  # left by `arm`
     State.NOMINAL: (
         (Condition.BLIND, State.TAKEOVER),
@@ -116,6 +125,7 @@ class Supervisor:
     def __init__(self, patience: Patience) -> None:
         self.state = State.DISARMED
         self.reasons: tuple[str, ...] = ("not armed yet",)
+        self._cause: tuple[str, ...] = self.reasons  # of the last change
         self._patience = patience
         self._sendable = self._well = self._here = 0  # cycles in a row: nothing wrong, all well, in this state
         self._last = Cycle(faults=("nothing was checked yet",))
@@ -128,15 +138,16 @@ class Supervisor:
     def step(self, cycle: Cycle) -> Transition | None:
         """Takes what a cycle has found; returns the change of state that follows from it, if one does."""
         self._last = cycle
-        unsendable = cycle.blind + cycle.uncertain + cycle.faults
-        self._sendable = 0 if unsendable else self._sendable + 1
-        self._well = 0 if unsendable or cycle.degraded else self._well + 1
+        self._sendable = 0 if cycle.unsendable else self._sendable + 1
+        self._well = 0 if cycle.found else self._well + 1
         self._here += 1
         for condition, state in TABLE[self.state]:
             if self._holds(condition, cycle):
-                return self._go(state, unsendable + cycle.degraded or (condition.value,))
-        if self.state in (State.DEGRADED, State.FALLBACK):
-            self.reasons = unsendable + cycle.degraded or self.reasons
+                return self._go(state, cycle.found or (condition.value,))
+        if self.state is State.DISARMED:  # who watches it disarmed sees what it would have refused
+            self.reasons = self._cause + cycle.found
+        elif self.state in (State.DEGRADED, State.FALLBACK):
+            self.reasons = cycle.found or self.reasons
         return None
 
     def arm(self) -> Transition | str:
@@ -145,9 +156,8 @@ class Supervisor:
             return f"somebody was asked to take over ({'; '.join(self.reasons)}): reset first"
         if self.state is not State.DISARMED:
             return f"it is armed already, {self.state.name}"
-        wrong = self._last.blind + self._last.uncertain + self._last.faults + self._last.degraded
-        if wrong:
-            return "; ".join(wrong)
+        if self._last.found:
+            return "; ".join(self._last.found)
         if self._well < self._patience.healthy:
             return f"all is well for {self._well} cycles only; it takes {self._patience.healthy}"
         return self._go(State.NOMINAL, ())
@@ -177,4 +187,5 @@ class Supervisor:
         transition = Transition(self.state, state, reasons)
         self.state, self._here = state, 0
         self.reasons = () if state is State.NOMINAL else reasons
+        self._cause = reasons
         return transition

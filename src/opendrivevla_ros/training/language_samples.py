@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from opendrivevla_ros.core.geometry import Array, apply, invert
+from opendrivevla_ros.core.geometry import Array, apply, distances_along, invert
 from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
 from opendrivevla_ros.language.model import Features
@@ -98,7 +98,7 @@ def even_points(points: Array, closed: bool, lidar_to_base: Array) -> Array:
     if closed:
         points = np.concatenate([points, points[:1]])
     points = apply(invert(lidar_to_base), np.column_stack([points, np.zeros(len(points))]))[:, :2]
-    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    along = distances_along(points)
     wanted = np.linspace(0.0, along[-1], LINE_POINTS)
     return np.column_stack([np.interp(wanted, along, points[:, axis]) for axis in (0, 1)])
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
-from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.geometry import Array, distances_along
 
 SAMPLE_METRES = 1.0
 _COARSE = 8  # every eighth sample takes part in the first search for the closest point
@@ -36,11 +36,11 @@ class Path:
         kept = given[np.concatenate([[True], np.hypot(*np.diff(given, axis=0).T) > 0.2])]
         if len(kept) < 2:
             raise ValueError(f"a path needs at least two points 0.2 m apart, not {len(kept)} of {len(given)} points")
-        knots = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(kept, axis=0).T))])
+        knots = distances_along(kept)
         spline = CubicSpline(knots, kept, bc_type="natural" if len(kept) < 4 else "not-a-knot")
         count = max(2, round(knots[-1] / SAMPLE_METRES) + 1)
         dense = spline(np.linspace(0.0, knots[-1], 4 * count))
-        lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(dense, axis=0).T))])
+        lengths = distances_along(dense)
         at = np.interp(np.linspace(0.0, lengths[-1], count), lengths, np.linspace(0.0, knots[-1], 4 * count))
         first = spline(at, 1)
         heading = np.unwrap(np.arctan2(first[:, 1], first[:, 0]))

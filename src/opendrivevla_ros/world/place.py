@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from opendrivevla_ros.core.geometry import Array, apply, invert, wrap_angle
+from opendrivevla_ros.core.geometry import Array, apply, distances_along, invert, wrap_angle
 from opendrivevla_ros.world.state import Ego, Lane, RoadMap
 
 JUNCTION_METRES, CROSSWALK_METRES = 40.0, 30.0
@@ -65,7 +65,7 @@ def _lanes_one_way(road: RoadMap, lane: Lane) -> int:
 def _bend(lane: Lane, x: float, y: float) -> int:
     line = lane.centreline
     start = int(np.hypot(line[:, 0] - x, line[:, 1] - y).argmin())
-    travelled = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line[start:], axis=0).T))])
+    travelled = distances_along(line[start:])
     ahead = line[start:][travelled <= BEND_METRES]
     if len(ahead) < 3:
         return 0
