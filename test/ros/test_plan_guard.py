@@ -306,6 +306,16 @@ def test_the_shipped_parameter_file_holds_every_parameter_at_its_default() -> No
     assert flat == {entry.name: entry.default for entry in GUARD_TABLE}
 
 
+def test_an_override_of_no_endpoint_is_told_and_it_stays_inactive(domain: int, tmp_path: Path) -> None:
+    name = "qos_overrides./other_guard/input/odometrie.subscription.depth"
+    run = Run("plan_guard", tmp_path / "log.txt", domain, ["-r", "__node:=other_guard"], **{name: 5})
+    try:
+        output = wait_until(lambda: run.output() if "activate failed" in run.output() else None, "a refusal")
+        assert f"parameter {name} overrides no endpoint of this node" in output
+    finally:
+        assert run.end() == 0
+
+
 def test_wrong_parameters_are_told_and_nothing_is_sent(domain: int, tmp_path: Path) -> None:
     wires = ["-r", "__node:=other_guard"]
     parameters = {"stop.comfortable": 8.0, "limits.age": -1.0, "limits.agge": 1.0}

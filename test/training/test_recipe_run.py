@@ -163,7 +163,7 @@ def test_who_learns_from_the_truth_waits_for_no_perception(tmp_path: Path):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(run: RecipeRun, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recipe_run, "PartialState", lambda: SimpleNamespace(num_processes=3, is_main_process=True))
+    monkeypatch.setattr(recipe_run, "PartialState", lambda **_: SimpleNamespace(num_processes=3, is_main_process=True))
     with pytest.raises(TrainingError, match="3 processes cannot share a batch of 2; give a number that divides it"):
         run.run(TINY.step("schooling"))
 

@@ -1,13 +1,9 @@
 """The parameters of plan_guard, and the guard's settings that follow from them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-
-from opendrivevla_ros.ros.parameters import ALWAYS, START, ConfigurationError, Entry, declare, unknown_parameters
+from opendrivevla_ros.ros.parameters import ALWAYS, START, Entry
 from opendrivevla_ros.safety.fallback import StopLimits
 from opendrivevla_ros.safety.guard import GuardSettings
 from opendrivevla_ros.safety.plan_checks import Body, Limits
@@ -40,6 +36,7 @@ LIMITS: tuple[Entry, ...] = (
     _limit("time_to_overlap", "sooner contact with a road user is a fault", "s", 0, 10),
 )
 STOP = StopLimits()
+PATIENCE = ("healthy", "recovered", "fallback")
 GUARD_TABLE: tuple[Entry, ...] = (
     Entry("autostart", True, "configure and activate by itself; false: a lifecycle manager does", when=START),
     Entry("rate", 20.0, "of cycles", "Hz", 5, 100, when=START),
@@ -70,58 +67,20 @@ GUARD_TABLE: tuple[Entry, ...] = (
 )
 
 
-class GuardParameters:
-    """The declared parameters. on_change: told of every change of one that may change while the guard works."""
+def guard_contradictions(values: Mapping[str, Any]) -> list[str]:
+    """Values that are fine by themselves and not together; one sentence each."""
+    gentle, hard = values["stop.comfortable"], values["stop.hard"]
+    if gentle <= hard:
+        return []
+    return [f"parameter stop.comfortable is {gentle:g} m/s2, more than stop.hard {hard:g}; lower it"]
 
-    def __init__(self, node: Node, on_change: Callable[[str], None]) -> None:
-        self._node, self._on_change = node, on_change
-        self._entries = {entry.name: entry for entry in GUARD_TABLE}
-        self.values, self._refused = declare(node, GUARD_TABLE)
-        node.add_on_set_parameters_callback(self._on_set)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
-
-    def check(self) -> None:
-        """Raises ConfigurationError with everything that was wrong at the start."""
-        problems = list(self._refused.values())
-        problems += [
-            f"parameter {name} is unknown; the parameters are listed in config/guard.param.yaml"
-            for name in unknown_parameters(self._node, self._entries)
-        ]
-        problems += self._contradictions(self.values)
-        if problems:
-            raise ConfigurationError("; ".join(problems))
-
-    def settings(self) -> GuardSettings:
-        """Of the guard, from the values as they are now."""
-        values, rate = self.values, self.values["rate"]
-        limits = {entry.name.removeprefix("limits."): values[entry.name] for entry in LIMITS}
-        cycles = {
-            name: max(1, round(values[f"patience.{name}"] * rate)) for name in ("healthy", "recovered", "fallback")
-        }
-        return GuardSettings(
-            body=Body(values["vehicle.front"], values["vehicle.rear"], values["vehicle.width"] / 2),
-            plan=Limits(**limits),
-            stop=StopLimits(values["stop.comfortable"], values["stop.hard"], values["stop.clearance"]),
-            patience=Patience(**cycles),
-        )
-
-    @staticmethod
-    def _contradictions(values: dict[str, Any]) -> list[str]:
-        if values["stop.comfortable"] <= values["stop.hard"]:
-            return []
-        gentle, hard = values["stop.comfortable"], values["stop.hard"]
-        return [f"parameter stop.comfortable is {gentle:g} m/s2, more than stop.hard {hard:g}; lower it"]
-
-    def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
-        changed = {one.name: one.value for one in parameters if one.name in self._entries}
-        problems = [problem for name, value in changed.items() if (problem := self._entries[name].problem(value))]
-        if changed:
-            problems += self._contradictions(self.values | changed)
-        if problems:
-            return SetParametersResult(successful=False, reason=problems[0])
-        self.values |= changed
-        for name in changed:
-            self._on_change(name)
-        return SetParametersResult(successful=True)
+def guard_settings(values: Mapping[str, Any]) -> GuardSettings:
+    """Of the guard, from values of GUARD_TABLE; patience is counted in cycles."""
+    cycles = {name: max(1, round(values[f"patience.{name}"] * values["rate"])) for name in PATIENCE}
+    return GuardSettings(
+        body=Body(values["vehicle.front"], values["vehicle.rear"], values["vehicle.width"] / 2),
+        plan=Limits(**{entry.name.removeprefix("limits."): values[entry.name] for entry in LIMITS}),
+        stop=StopLimits(values["stop.comfortable"], values["stop.hard"], values["stop.clearance"]),
+        patience=Patience(**cycles),
+    )

@@ -1,7 +1,7 @@
 """The parameters of vla_node as one table: defaults, units, limits, when each may change, and their JSON schema."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,12 +214,26 @@ def unknown_parameters(node: Node, known: Container[str]) -> list[str]:
 
 
 class Parameters:
-    """The declared parameters of a node. `values[name]` is always valid; `problems()` is what was refused at start."""
+    """The declared parameters of a node. `values[name]` is always valid; `problems()` is what was refused at start.
 
-    def __init__(self, node: Node, is_configured: Callable[[], bool]) -> None:
-        self._is_configured = is_configured
-        self._node = node
-        self.values, self._refused = declare(node, TABLE)
+    contradictions: of values together. listed_in: the file that names all of them. on_change: told of the name of
+    each that has changed. The defaults are vla_node's.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        is_configured: Callable[[], bool],
+        *,
+        table: Sequence[Entry] = TABLE,
+        contradictions: Callable[[Mapping[str, Any]], list[str]] = contradictions,
+        listed_in: str = "config/vla.param.schema.json",
+        on_change: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._is_configured, self._contradictions, self._on_change = is_configured, contradictions, on_change
+        self._node, self._listed_in = node, listed_in
+        self._entries = {entry.name: entry for entry in table}
+        self.values, self._refused = declare(node, table)
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
@@ -228,10 +242,10 @@ class Parameters:
     def problems(self) -> list[str]:
         """Everything that makes configure refuse: bad overrides, unknown names, contradictions."""
         unknown = [
-            f"parameter {name} is unknown; the parameters are listed in config/vla.param.schema.json"
-            for name in unknown_parameters(self._node, ENTRIES)
+            f"parameter {name} is unknown; the parameters are listed in {self._listed_in}"
+            for name in unknown_parameters(self._node, self._entries)
         ]
-        return [*self._refused.values(), *unknown, *contradictions(self.values)]
+        return [*self._refused.values(), *unknown, *self._contradictions(self.values)]
 
     def unknown_qos_overrides(self) -> list[str]:
         """QoS overrides of endpoints that do not exist; known once all endpoints are made."""
@@ -242,20 +256,22 @@ class Parameters:
         ]
 
     def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
-        changed = {parameter.name: parameter.value for parameter in parameters if parameter.name in ENTRIES}
+        entries = self._entries
+        changed = {parameter.name: parameter.value for parameter in parameters if parameter.name in entries}
         for name, value in changed.items():
-            problem = ENTRIES[name].problem(value)
-            if not problem and ENTRIES[name].when == CONFIGURE and self._is_configured():
+            problem = entries[name].problem(value)
+            if not problem and entries[name].when == CONFIGURE and self._is_configured():
                 problem = f"parameter {name} is read by configure; deactivate and clean up the node to change it"
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
-        if self._is_configured():
-            together = contradictions(self.values | changed)
+        if changed and self._is_configured():
+            together = self._contradictions(self.values | changed)
             if together:
                 return SetParametersResult(successful=False, reason=together[0])
         self.values |= changed
         for name in changed:
             self._refused.pop(name, None)
+            self._on_change(name)
         return SetParametersResult(successful=True)
 
 

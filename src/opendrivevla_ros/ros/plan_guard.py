@@ -20,8 +20,8 @@ from opendrivevla_ros.core.plan import Plan
 from opendrivevla_ros.msg import DetectedAgentArray, GuardStatus, MapElementArray, PlannedTrajectory, VlaStatus
 from opendrivevla_ros.ros import qos
 from opendrivevla_ros.ros.conversions import header, nanoseconds, path_message, trajectory_message
-from opendrivevla_ros.ros.guard_parameters import GuardParameters
-from opendrivevla_ros.ros.parameters import ConfigurationError
+from opendrivevla_ros.ros.guard_parameters import GUARD_TABLE, guard_contradictions, guard_settings
+from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.ros.received import add_odometry, agents_of, map_elements_of, trajectory_of
 from opendrivevla_ros.ros.spinning import running, spin
 from opendrivevla_ros.safety.guard import Decision, Guard, PlacedTrajectory, Scene
@@ -44,8 +44,15 @@ class PlanGuard(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("plan_guard", **options)
-        self._configuration = GuardParameters(self, self._on_change)
         self._guard: Guard | None = None  # while it is active
+        self._configuration = Parameters(
+            self,
+            lambda: self._guard is not None,
+            table=GUARD_TABLE,
+            contradictions=guard_contradictions,
+            listed_in="config/guard.param.yaml",
+            on_change=self._on_change,
+        )
         self._odometry = self._new_odometry()
         self._candidate: PlannedTrajectory | None = None  # the newest, as it came
         self._agents: DetectedAgentArray | None = None
@@ -76,7 +83,7 @@ class PlanGuard(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("configure", self._configuration.check)
+        return self._transition("configure", self._configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition("activate", self._activate)
@@ -101,8 +108,13 @@ class PlanGuard(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
+    def _configure(self) -> None:
+        problems = self._configuration.problems()
+        if problems:
+            raise ConfigurationError("; ".join(problems))
+
     def _activate(self) -> None:
-        self._guard = Guard(self._configuration.settings())
+        self._guard = Guard(guard_settings(self._configuration.values))
         self._forget()
         add = self._inputs.subscription
         add(Odometry, "~/input/odometry", qos.best_effort(100), self._on_odometry)
@@ -110,6 +122,10 @@ class PlanGuard(LifecycleNode):
         add(DetectedAgentArray, "~/input/agents", qos.best_effort(1), self._on_agents)
         add(MapElementArray, "~/input/map_elements", qos.best_effort(1), self._on_map_elements)
         add(VlaStatus, "~/input/vla_status", qos.best_effort(1), self._on_vla_status)
+        problems = self._configuration.unknown_qos_overrides()  # known once all endpoints are made
+        if problems:
+            self._deactivate()
+            raise ConfigurationError("; ".join(problems))
         self.get_logger().info("active and disarmed; `~/arm` arms it")
 
     def _deactivate(self) -> None:
@@ -288,7 +304,7 @@ class PlanGuard(LifecycleNode):
         if self._guard is None:
             return
         transition = self._guard.supervisor.disarm(f"parameter {name} was changed")
-        self._guard.settings = self._configuration.settings()
+        self._guard.settings = guard_settings(self._configuration.values)
         if transition is not None:
             self._tell(transition)
 
