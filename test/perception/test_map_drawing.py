@@ -21,7 +21,7 @@ def test_elements_of_one_class_share_its_mask():
     second = line("divider", (-60.0, -9.0), (60.0, -9.0))
     ring = line("drivable_area", (-30.0, -30.0), (30.0, -30.0), (30.0, 30.0), (-30.0, 30.0), closed=True)
     drawing = draw_map([first, ring, second], MOUNT, CONFIG)
-    assert drawing.labels == ("divider", "divider")
+    assert drawing.elements == (first, second)
     masks = drawing.by_class()
     assert masks.shape == (len(MAP_CLASSES), 40, 40)
     assert masks[0].sum() == 80

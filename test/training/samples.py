@@ -2,7 +2,7 @@
 
 import torch
 
-from opendrivevla_ros.training.labels import BoxLabels, MapLabels, PlanLabel, encode_boxes
+from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, MapLabels, PlanLabel, encode_boxes
 from opendrivevla_ros.training.token_reader import EGO_NUMBERS, WAYPOINTS
 
 
@@ -28,7 +28,8 @@ def map_labels(side: int = 8) -> MapLabels:
     masks[1, 4:8, 3:5] = True
     drivable = torch.zeros(side, side, dtype=torch.bool)
     drivable[:, :6] = True
-    return MapLabels(classes=torch.tensor([0, 2]), masks=masks, drivable=drivable)
+    lines = torch.stack([torch.linspace(-4, 4, LINE_POINTS)] * 2, 1).repeat(2, 1, 1)
+    return MapLabels(classes=torch.tensor([0, 2]), lines=lines, masks=masks, drivable=drivable)
 
 
 def plan_label() -> PlanLabel:

@@ -11,6 +11,7 @@ from opendrivevla_ros.perception.bev_encoder import SpatialCrossAttention
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.training.initialisation import CLASS_PRIOR, moved_queries, start_from_nothing
 from opendrivevla_ros.training.perception_step import map_losses
+from opendrivevla_ros.training.token_reader import TokenReader
 
 
 def network(seed: int = 0) -> PerceptionNetwork:
@@ -32,7 +33,7 @@ def test_classes_start_rare():
 def test_every_mask_has_a_gradient_from_the_first_step_on(seed: int):
     perception = network(seed)
     bev = torch.randn(CONFIG.bev_size**2, CONFIG.embed_dim)
-    losses, _ = map_losses(perception.seg_head, bev, map_labels(CONFIG.bev_size))
+    losses, _ = map_losses(perception.seg_head, TokenReader(CONFIG), bev, map_labels(CONFIG.bev_size))
     for name, head in (("map_mask", "things_mask_head"), ("drivable_mask", "stuff_mask_head")):
         weight = perception.seg_head.get_submodule(head).attnen.q.weight
         (gradient,) = torch.autograd.grad(losses[name], weight, retain_graph=True)

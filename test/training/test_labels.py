@@ -44,6 +44,8 @@ def test_box_labels_of_different_lengths_are_refused():
 def test_map_labels_need_a_mask_on_the_grid_for_every_element():
     good = map_labels()
     with pytest.raises(TrainingError, match="one mask an element"):
-        MapLabels(good.classes, good.masks[:, :4], good.drivable)
+        MapLabels(good.classes, good.lines, good.masks[:, :4], good.drivable)
+    with pytest.raises(TrainingError, match="need 12 points"):
+        replace(good, lines=good.lines[:, :4])
     with pytest.raises(TrainingError, match="empty mask"):
-        MapLabels(good.classes, good.masks & False, good.drivable)
+        MapLabels(good.classes, good.lines, good.masks & False, good.drivable)

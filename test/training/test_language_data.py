@@ -16,18 +16,18 @@ from opendrivevla_ros.perception.tracker import decode_boxes
 from opendrivevla_ros.policies.opendrivevla.config import small
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
 from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.labels import LINE_POINTS
 from opendrivevla_ros.training.language_data import EVENTFUL_METRES, choose, draw
 from opendrivevla_ros.training.language_samples import (
     AGENT_NUMBERS,
     LINE_NUMBERS,
-    LINE_POINTS,
     NOTHING_SEEN,
     SpokenSample,
     departure,
-    even_points,
     spoken,
     true_features,
 )
+from opendrivevla_ros.training.sample_labels import even_points
 from opendrivevla_ros.training.text_tasks import TextTask
 from opendrivevla_ros.training.world_drives import stretches
 from opendrivevla_ros.world.families import make_scenario

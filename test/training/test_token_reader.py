@@ -8,9 +8,10 @@ from training.samples import box_labels, plan_label
 
 from opendrivevla_ros.core.ego import Command, EgoState
 from opendrivevla_ros.training.frame_labels import ego_numbers
-from opendrivevla_ros.training.labels import PlanLabel
+from opendrivevla_ros.training.labels import LINE_POINTS, PlanLabel
 from opendrivevla_ros.training.token_reader import (
     EGO_NUMBERS,
+    LINE_METRES,
     PLAN_METRES,
     WAYPOINTS,
     FrameTokens,
@@ -66,7 +67,8 @@ def test_no_label_gives_no_loss_but_a_gradient():
     reader = TokenReader(CONFIG)
     nothing = box_labels(3).rows(torch.zeros(0, dtype=torch.int64))
     hidden = torch.randn(0, DIM, requires_grad=True)
-    loss = reader.state_loss(hidden, nothing) + future_loss(torch.zeros(0, 4, 2), nothing)
+    loss = reader.state_loss(hidden, nothing) + reader.line_loss(hidden, torch.zeros(0, LINE_POINTS, 2))
+    loss = loss + future_loss(torch.zeros(0, 4, 2), nothing)
     assert loss.item() == 0.0
     loss.backward()
 
@@ -78,6 +80,22 @@ def test_the_future_loss_is_the_mean_error_in_metres_of_known_steps():
     labels.future_known[1] = False
     off[1] += 100.0
     assert future_loss(off, labels).item() == pytest.approx(3.0)
+
+
+def test_the_shape_of_a_line_is_learned_whichever_way_it_is_given():
+    torch.manual_seed(0)
+    reader = TokenReader(CONFIG)
+    tokens = torch.randn(2, DIM)
+    bend = torch.linspace(-1, 1, LINE_POINTS)
+    lines = torch.stack([torch.stack([20 * bend, 5 * bend**2], 1), torch.stack([8 + bend, 30 * bend], 1)])
+    optimizer = torch.optim.Adam(reader.parameters(), lr=3e-3)
+    for step in range(200):
+        loss = reader.line_loss(tokens, lines.flip(1) if step % 2 else lines)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() * LINE_METRES < 1.0
+    assert reader.line_loss(tokens, lines.flip(1)).item() == pytest.approx(reader.line_loss(tokens, lines).item())
 
 
 def test_ego_numbers_tell_motion_and_command():

@@ -20,18 +20,18 @@ SUBCELL_BITS = 4  # cv2 draws at sixteenths of a cell
 class MapDrawing:
     """E elements on a grid of n x n cells (row 0 rear, column 0 left).
 
-    labels: of the elements, none of them the drivable area. masks: bool [E, n, n], none empty. drivable: bool [n, n].
+    elements: none of them the drivable area. masks: bool [E, n, n], none empty. drivable: bool [n, n].
     """
 
-    labels: tuple[str, ...]
+    elements: tuple[MapElement, ...]
     masks: Mask
     drivable: Mask
 
     def by_class(self) -> Mask:
         """[4, n, n] the cells of each of MAP_CLASSES."""
         cells = np.zeros((len(MAP_CLASSES), *self.drivable.shape), dtype=np.bool_)
-        for label, mask in zip(self.labels, self.masks, strict=True):
-            cells[MAP_CLASSES.index(label)] |= mask
+        for element, mask in zip(self.elements, self.masks, strict=True):
+            cells[MAP_CLASSES.index(element.label)] |= mask
         cells[-1] = self.drivable
         return cells
 
@@ -42,7 +42,7 @@ def draw_map(elements: Sequence[MapElement], lidar_to_base: Array, config: Perce
     The drivable area is given by closed rings; a ring inside another is a hole. Raises ValueError for a class that
     the network does not have, and for points that are not finite.
     """
-    side, labels, masks = config.bev_size, [], []
+    side, seen, masks = config.bev_size, [], []
     rings = []
     for element in elements:
         if element.label not in MAP_CLASSES:
@@ -57,13 +57,13 @@ def draw_map(elements: Sequence[MapElement], lidar_to_base: Array, config: Perce
         else:
             cv2.polylines(mask, [cells], element.closed, 1, shift=SUBCELL_BITS)
         if mask.any():
-            labels.append(element.label)
+            seen.append(element)
             masks.append(mask)
     drivable = np.zeros((side, side), np.uint8)
     if rings:
         cv2.fillPoly(drivable, rings, 1, shift=SUBCELL_BITS)
     drawn = np.stack(masks) if masks else np.zeros((0, side, side), np.uint8)
-    return MapDrawing(tuple(labels), drawn.astype(np.bool_), drivable.astype(np.bool_))
+    return MapDrawing(tuple(seen), drawn.astype(np.bool_), drivable.astype(np.bool_))
 
 
 def _cells(element: MapElement, lidar_to_base: Array, config: PerceptionConfig) -> NDArray[np.int32]:

@@ -1,7 +1,7 @@
 """Stage 3 with labels: the plan's words teach the perception, which keeps learning its own tasks beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class EndToEndTraining(PerceptionLosses):
         losses, tokens = self.losses_and_tokens([clip.frames for clip in clips])
         asked = [turn for clip in clips for turn in clip.turns]
         turns = [
-            Turn(turn.user, Features(seen.scene, seen.agents, seen.map), turn.answer)
+            replace(turn, features=Features(seen.scene, seen.agents, seen.map))
             for turn, seen in zip(asked, tokens, strict=True)
         ]
         said = self.answers(self._speaker[0], self._batches(turns))

@@ -8,6 +8,8 @@ from torch import Tensor
 from opendrivevla_ros.perception.tracks import BOX_CODE
 from opendrivevla_ros.training.errors import TrainingError
 
+LINE_POINTS = 12  # that tell a map element's shape
+
 
 @dataclass(frozen=True)
 class BoxLabels:
@@ -72,11 +74,13 @@ class PlanLabel:
 class MapLabels:
     """E map elements of one frame on the BEV grid of n x n cells (row 0 rear, column 0 left).
 
-    classes: int64 [E] in MAP_CLASSES, the things only. masks: bool [E, n, n], none of them empty. drivable: bool
-    [n, n]. Raises TrainingError for other shapes and for an empty mask.
+    classes: int64 [E] in MAP_CLASSES, the things only. lines: [E, LINE_POINTS, 2], even points along each, metres in
+    the lidar frame. masks: bool [E, n, n], none of them empty. drivable: bool [n, n]. Raises TrainingError for other
+    shapes and for an empty mask.
     """
 
     classes: Tensor
+    lines: Tensor
     masks: Tensor
     drivable: Tensor
 
@@ -85,6 +89,11 @@ class MapLabels:
             raise TrainingError(
                 f"map labels need one mask an element on the grid {list(self.drivable.shape)}, not"
                 f" {len(self.classes)} classes and masks {list(self.masks.shape)}"
+            )
+        if self.lines.shape != (len(self.classes), LINE_POINTS, 2):
+            raise TrainingError(
+                f"map labels need {LINE_POINTS} points of x and y for each of {len(self.classes)} elements, not"
+                f" {list(self.lines.shape)}"
             )
         if not self.masks.flatten(1).any(1).all():
             raise TrainingError("a map label has an empty mask; leave out what lies outside the grid")

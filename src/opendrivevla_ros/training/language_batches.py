@@ -12,7 +12,8 @@ from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, parse_trajectory
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.number_reading import KnownNumbers, NumberReading, numbers_in
+from opendrivevla_ros.training.number_reading import KnownNumbers, NumberReading, number_values, numbers_in
+from opendrivevla_ros.training.strayed_answers import next_tokens
 
 POINT_METRES = 10.0
 READ_DEPTH, THOUGHT_DEPTH, WRITTEN_DEPTH = 1 / 3, 2 / 3, 5 / 6  # of the layers: read numbers, make a plan, write it
@@ -24,22 +25,24 @@ class Turn:
     """One question and its answer.
 
     user: the user message, as `language.prompt` writes it. features: what its placeholders stand for; None for no
-    block. answer: the text to be said, without a token for its end.
+    block. answer: the text to be said, without a token for its end. written: what stands in its place while the next
+    token is asked for, see `strayed_answers`; None for the answer.
     """
 
     user: str
     features: Features
     answer: str
+    written: str | None = None
 
 
 @dataclass(frozen=True)
 class LanguageBatch:
     """B sequences, filled up on the right to L positions.
 
-    embeddings: [B, L, hidden]. labels: int64 [B, L], the token at each position of an answer and of the token that
-    ends it, IGNORED elsewhere. asked: int64 [B], the last position of each prompt. points: [B, 6, 2] metres, what an
-    answer that is a trajectory says; has_points: bool [B]. read: the numbers of the prompts, known where they end.
-    written: those of the answers, known wherever a part of one is to be said next.
+    embeddings: [B, L, hidden]. labels: int64 [B, L], the token that belongs at each position of an answer, and the
+    one that ends it, IGNORED elsewhere. asked: int64 [B], the last position of each prompt. points: [B, 6, 2] metres,
+    what an answer that is a trajectory says; has_points: bool [B]. read: the numbers of the prompts, known where they
+    end. written: those of the answers, known wherever a part of one is to be said next.
     """
 
     embeddings: Tensor
@@ -67,7 +70,8 @@ class LanguageBatches:
         Raises TrainingError for an empty answer, and for a turn longer than the model's positions.
         """
         prompts = [self._prompt_ids(turn) for turn in turns]
-        made = [self._sequence(turn, ids) for turn, ids in zip(turns, prompts, strict=True)]
+        answers = [self._answer(turn) for turn in turns]
+        made = [self._sequence(*one) for one in zip(turns, prompts, answers, strict=True)]
         sequences, labels = [sequence for sequence, _ in made], [label for _, label in made]
         asked = [int((label == IGNORED).sum()) - 1 for label in labels]
         pad, device = nn.utils.rnn.pad_sequence, sequences[0].device
@@ -75,11 +79,12 @@ class LanguageBatches:
         nothing = torch.zeros(WAYPOINTS, 2)
         given: list[tuple[int, int, float]] = []
         written: list[tuple[int, int, float]] = []
-        for row, (ids, label, end) in enumerate(zip(prompts, labels, asked, strict=True)):
+        for row, (turn, ids, (said, _), end) in enumerate(zip(turns, prompts, answers, asked, strict=True)):
             start = end + 1 - len(ids)  # features stand before all numbers: places count from the prompt's end
             given += [(row, start + number.last, number.value) for number in numbers_in(ids, self._tokenizer)]
-            for number in numbers_in(label[end + 1 :].tolist(), self._tokenizer):
-                written += [(row, end + index, number.value) for index in range(number.first, number.last + 1)]
+            numbers, values = numbers_in(said, self._tokenizer), number_values(turn.answer)
+            for number, value in zip(numbers, values, strict=True):
+                written += [(row, end + index, value) for index in range(number.first, number.last + 1)]
         return LanguageBatch(
             embeddings=pad(sequences, batch_first=True),
             labels=pad(labels, batch_first=True, padding_value=IGNORED),
@@ -93,14 +98,19 @@ class LanguageBatches:
     def _prompt_ids(self, turn: Turn) -> list[int]:
         return tokenize_prompt(chat_prompt(self._system_text, turn.user), self._tokenizer)
 
-    def _sequence(self, turn: Turn, prompt_ids: list[int]) -> tuple[Tensor, Tensor]:
-        """The embeddings [l, hidden] and labels [l] of a turn."""
+    def _answer(self, turn: Turn) -> tuple[list[int], list[int]]:
+        """The tokens that stand in a turn's answer, and those that belong there."""
         if not turn.answer:
             raise TrainingError(f"there is no answer to learn for the message {turn.user[-80:]!r}")
+        return next_tokens(turn.written or turn.answer, turn.answer, self._tokenizer)
+
+    def _sequence(
+        self, turn: Turn, prompt_ids: list[int], answer: tuple[list[int], list[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """The embeddings [l, hidden] and labels [l] of a turn."""
         model = self._model
         prompt = model.embed_prompt(prompt_ids, turn.features)
-        answer = self._tokenizer.encode(turn.answer, add_special_tokens=False)
-        spoken = torch.tensor([*answer, self._end_id], device=prompt.device)
+        spoken, wanted = (torch.tensor([*ids, self._end_id], device=prompt.device) for ids in answer)
         length, limit = len(prompt) + len(spoken), model.config.max_position_embeddings
         if length > limit:
             raise TrainingError(
@@ -108,7 +118,7 @@ class LanguageBatches:
                 f" positions; shorten the answer {turn.answer[:40]!r}"
             )
         silent = spoken.new_full((len(prompt),), IGNORED)
-        return torch.cat([prompt, model.model.embed_tokens(spoken)]), torch.cat([silent, spoken])
+        return torch.cat([prompt, model.model.embed_tokens(spoken)]), torch.cat([silent, wanted])
 
 
 def said_points(answer: str) -> Tensor | None:

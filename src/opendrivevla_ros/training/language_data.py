@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_batches import Turn
 from opendrivevla_ros.training.language_samples import SpokenSample
+from opendrivevla_ros.training.strayed_answers import strayed
 from opendrivevla_ros.training.text_tasks import TextTask
 
 KINDS = ("plan", "caption", "question", "agent")  # the first word of a task's kind
@@ -55,7 +56,10 @@ def draw(samples: Callable[[int], SpokenSample], count: int, index: int, shares:
 
 
 def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.Generator) -> Turn:
-    """One turn of a sample: a kind by its share, then any task of that kind. Raises TrainingError where none fits."""
+    """One turn of a sample: a kind by its share, then any task of that kind, its trajectory strayed from.
+
+    Raises TrainingError where no task fits.
+    """
     groups: dict[str, list[TextTask]] = {}
     for task in sample.tasks:
         groups.setdefault(task.kind.split()[0], []).append(task)
@@ -64,4 +68,4 @@ def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.
         raise TrainingError(f"{sample.scene} offers {', '.join(groups) or 'nothing'}, but {dict(shares)} is asked for")
     tasks = list(groups.values())[random.choice(len(weights), p=weights / weights.sum())]
     task = tasks[random.integers(len(tasks))]
-    return Turn(task.user, sample.features, task.answer)
+    return Turn(task.user, sample.features, task.answer, strayed(task.answer, random))

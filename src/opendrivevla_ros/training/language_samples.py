@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from opendrivevla_ros.core.geometry import Array, apply, distances_along, invert
+from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.training.frame_labels import plan_label
-from opendrivevla_ros.training.labels import PlanLabel
-from opendrivevla_ros.training.sample_labels import box_labels
+from opendrivevla_ros.training.labels import LINE_POINTS, PlanLabel
+from opendrivevla_ros.training.sample_labels import box_labels, even_points
 from opendrivevla_ros.training.text_tasks import (
     TextTask,
     agent_tasks,
@@ -22,7 +22,6 @@ from opendrivevla_ros.training.text_tasks import (
     word_tasks,
 )
 
-LINE_POINTS = 12
 AGENT_NUMBERS = 10 + len(AGENT_CLASSES)
 LINE_NUMBERS = 2 * LINE_POINTS + len(MAP_CLASSES)
 
@@ -91,16 +90,6 @@ def true_features(stored: StoredSample, config: PerceptionConfig) -> Features:
     ]
     lines = torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, LINE_NUMBERS)
     return Features(None, agents, lines)
-
-
-def even_points(points: Array, closed: bool, lidar_to_base: Array) -> Array:
-    """LINE_POINTS points at even distances along a line [N, 2] in base_link, in the lidar frame."""
-    if closed:
-        points = np.concatenate([points, points[:1]])
-    points = apply(invert(lidar_to_base), np.column_stack([points, np.zeros(len(points))]))[:, :2]
-    along = distances_along(points)
-    wanted = np.linspace(0.0, along[-1], LINE_POINTS)
-    return np.column_stack([np.interp(wanted, along, points[:, axis]) for axis in (0, 1)])
 
 
 def _one_hot(label: str) -> Array:

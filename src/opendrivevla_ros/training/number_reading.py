@@ -35,6 +35,11 @@ def numbers_in(ids: Sequence[int], tokenizer: Any) -> list[Number]:
     return [Number(owner[number.start()], owner[number.end() - 1], float(number[0])) for number in found]
 
 
+def number_values(text: str) -> list[float]:
+    """The values of the numbers in a text, in order."""
+    return [float(number) for number in _NUMBER.findall(text)]
+
+
 @dataclass(frozen=True)
 class KnownNumbers:
     """Where in a batch which value is known: places int64 [N, 2] (sequence, position), values [N]."""

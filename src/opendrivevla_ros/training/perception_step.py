@@ -102,7 +102,7 @@ class PerceptionLosses(nn.Module):
         hidden = tracked.hidden[tracked.matching.queries]
         followed = boxes.rows(tracked.matching.labels)
         trajectories = self.perception.pts_bbox_head.trajectories(hidden)[:, config.past_steps :]
-        mapped, map_tokens = map_losses(self.perception.seg_head, bev, elements)
+        mapped, map_tokens = map_losses(self.perception.seg_head, self.reader, bev, elements)
         losses = {
             **dense,
             **peak_losses(self.perception, bev, peaks, boxes),
@@ -212,17 +212,18 @@ def peak_losses(network: PerceptionNetwork, bev: Tensor, peaks: Tensor, labels: 
     return {name.replace("track", "peak"): loss for name, loss in losses.items()}
 
 
-def map_losses(head: MapHead, bev: Tensor, labels: MapLabels) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of map queries, of the masks of those that were matched, and of the drivable area's mask.
+def map_losses(head: MapHead, reader: TokenReader, bev: Tensor, labels: MapLabels) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of map queries, of the masks and tokens of those that were matched, and of the drivable area's mask.
 
     With them, the map tokens [M, C].
     """
     decoding = head(bev)
     logits = [branch(hidden) for branch, hidden in zip(head.cls_branches, decoding.hidden, strict=True)]
     losses, matching = map_query_losses(torch.stack(logits).float(), torch.stack(decoding.references[1:]), labels)
-    _, masks = head.things_mask_head(decoding.hidden[-1][matching.queries], decoding.memory)
+    things, masks = head.things_mask_head(decoding.hidden[-1][matching.queries], decoding.memory)
     masked = {
         "map_mask": mask_loss(masks, labels.masks[matching.labels].flatten(1)),
+        "map_line": reader.line_loss(things, labels.lines[matching.labels]),
         "drivable_mask": mask_loss(decoding.stuff_mask.flatten()[None], labels.drivable.flatten()[None]),
     }
     return {**losses, **masked}, decoding.tokens

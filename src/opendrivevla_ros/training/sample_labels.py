@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from opendrivevla_ros.core.geometry import Array, invert
+from opendrivevla_ros.core.geometry import Array, apply, distances_along, invert
 from opendrivevla_ros.core.plan import MapElement
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
@@ -13,7 +13,7 @@ from opendrivevla_ros.perception.map_drawing import draw_map
 from opendrivevla_ros.perception.tracks import BOX_CODE
 from opendrivevla_ros.policies.opendrivevla.frames import box_to_lidar
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.labels import BoxLabels, MapLabels, encode_boxes
+from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, MapLabels, encode_boxes
 
 FUTURE_STEPS = len(FUTURE_TIMES_S)
 
@@ -58,8 +58,20 @@ def map_labels(elements: Sequence[MapElement], lidar_to_base: Array, config: Per
         drawn = draw_map(elements, lidar_to_base, config)
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    lines = [even_points(element.points, element.closed, lidar_to_base) for element in drawn.elements]
     return MapLabels(
-        classes=torch.tensor([MAP_CLASSES.index(label) for label in drawn.labels], dtype=torch.int64),
+        classes=torch.tensor([MAP_CLASSES.index(element.label) for element in drawn.elements], dtype=torch.int64),
+        lines=torch.from_numpy(np.stack(lines)).float() if lines else torch.zeros(0, LINE_POINTS, 2),
         masks=torch.from_numpy(drawn.masks),
         drivable=torch.from_numpy(drawn.drivable),
     )
+
+
+def even_points(points: Array, closed: bool, lidar_to_base: Array) -> Array:
+    """LINE_POINTS points at even distances along a line [N, 2] in base_link, in the lidar frame."""
+    if closed:
+        points = np.concatenate([points, points[:1]])
+    points = apply(invert(lidar_to_base), np.column_stack([points, np.zeros(len(points))]))[:, :2]
+    along = distances_along(points)
+    wanted = np.linspace(0.0, along[-1], LINE_POINTS)
+    return np.column_stack([np.interp(wanted, along, points[:, axis]) for axis in (0, 1)])

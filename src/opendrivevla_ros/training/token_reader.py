@@ -1,7 +1,8 @@
 """A small reader of perception's tokens, which only training has.
 
-It says from each agent's token where the agent is and where it goes, and from all tokens together where the ego should
-go. So the tokens come to hold what a language model needs to read from them, before there is one.
+It says from each agent's token where the agent is and where it goes, from each map token how its line runs, and from
+all tokens together where the ego should go. So the tokens come to hold what a language model needs to read from them,
+before there is one.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.perception.config import PerceptionConfig
-from opendrivevla_ros.training.labels import BoxLabels, PlanLabel
+from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, PlanLabel
 
 EGO_NUMBERS = 6
 WAYPOINTS = 6
 LAYERS, HEADS = 2, 4
 PLAN_METRES = 10.0  # the unit in which the reader writes positions of the plan
 SPEED_UNIT = 5.0  # m/s
+LINE_METRES = 10.0  # the unit of a line's error
 _KINDS = 3
 
 
@@ -33,13 +35,14 @@ class FrameTokens:
 
 
 class TokenReader(nn.Module):
-    """Reads agents' states and the ego's plan from tokens of the network of this configuration."""
+    """Reads agents' states, lines and the ego's plan from tokens of the network of this configuration."""
 
     def __init__(self, config: PerceptionConfig) -> None:
         super().__init__()
         dim = config.embed_dim
         self._reach = config.range_metres[3]
         self.state = nn.Linear(dim, 6)
+        self.line = nn.Linear(dim, 2 * LINE_POINTS)
         self.kinds = nn.Parameter(torch.zeros(_KINDS, dim))
         self.normalise = nn.LayerNorm(dim)
         self.ego = nn.Sequential(nn.Linear(EGO_NUMBERS, dim), nn.ReLU(), nn.Linear(dim, dim))
@@ -62,6 +65,17 @@ class TokenReader(nn.Module):
         known = labels.velocity_known[:, None].to(found)
         velocities = F.smooth_l1_loss(found[:, 4:], wanted[:, 4:], reduction="none") * known
         return (found[:, :4] - wanted[:, :4]).abs().mean() + velocities.mean()
+
+    def line_loss(self, tokens: Tensor, lines: Tensor) -> Tensor:
+        """The error of the points of lines [M, LINE_POINTS, 2] read from their map tokens [M, C], LINE_METRES.
+
+        Mean absolute error against the points in the better of their two orders: a line has no first end. 0 for none.
+        """
+        if len(lines) == 0:
+            return tokens.sum() * 0.0
+        found = self.line(tokens).float().unflatten(1, (LINE_POINTS, 2))
+        orders = torch.stack([lines, lines.flip(1)]) / LINE_METRES
+        return (found - orders).abs().mean((2, 3)).amin(0).mean()
 
     def plan_loss(self, frames: Sequence[FrameTokens]) -> Tensor:
         """Mean absolute error of the ego's positions, in metres / PLAN_METRES, over frames and known points."""
