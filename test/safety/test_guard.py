@@ -176,6 +176,44 @@ def test_a_plan_over_a_boundary_is_not_sent(drive: Drive) -> None:
     assert any("boundary" in reason for reason in decision.reasons)
 
 
+def test_what_is_no_plan_is_answered_in_the_same_cycle_and_until_a_plan_comes(drive: Drive) -> None:
+    drive.plans = False
+    drive.guard.refuse("waypoints must be finite")
+    decisions = drive.go(0.5)
+    assert {decision.reasons for decision in decisions} == {("waypoints must be finite",)}
+    assert all(decision.stop is not None for decision in decisions)
+    drive.guard.take(drive.candidate())
+    assert "finite" not in "".join(drive.go(0.05)[-1].reasons)
+
+
+def test_road_users_that_were_seen_must_be_seen_again(drive: Drive) -> None:
+    car = Agent(1, "car", 0.9, np.array([80.0, 0.0, 0.8]), np.array([4.5, 1.9, 1.6]), 0.0, np.zeros(2))
+    drive.agents = (car,)
+    drive.now_ns += -drive.now_ns % 500_000_000
+    drive.go(0.5)
+    drive.plans = False
+    seen_ns = drive.now_ns - 500_000_000
+    while drive.now_ns - seen_ns < 1.5e9:  # plans go on, and nobody tells what is around
+        drive.guard.take(drive.candidate())
+        drive.go(0.05)
+    assert drive.decisions[-1].state is State.FALLBACK
+    assert any("last seen" in reason for reason in drive.decisions[-1].reasons)
+
+
+def test_plans_that_are_unsure_in_a_row_ask_for_a_take_over(drive: Drive) -> None:
+    drive.guard.settings = replace(SETTINGS, least_confidence=0.3, unsure_plans=3)
+    drive.plans = False
+    for confidence, state in ((0.2, State.NOMINAL), (0.1, State.NOMINAL), (0.5, State.NOMINAL), (0.2, State.NOMINAL)):
+        drive.guard.take(replace(drive.candidate(), confidence=confidence))
+        assert drive.go(0.05)[-1].state is state
+    for confidence in (0.2, 0.29):
+        drive.guard.take(replace(drive.candidate(), confidence=confidence))
+        decision = drive.go(0.05)[-1]
+    assert decision.state is State.TAKEOVER
+    assert decision.forward is None
+    assert "confidence 0.29, the least is 0.30" in decision.reasons[0]
+
+
 def test_what_was_planned_before_a_jump_of_the_clock_is_forgotten(drive: Drive) -> None:
     drive.guard.forget()
     drive.plans = False

@@ -30,7 +30,7 @@ def test_plans_that_people_drive_pass_every_check(speed: float, acceleration: fl
     xy = np.column_stack([way, np.zeros(6)]) if bend is None else bend
     checks = checked(xy, speed)
     assert failed(checks) == []
-    assert len({check.name for check in checks}) == len(checks) == 19
+    assert len({check.name for check in checks}) == len(checks) == 20
 
 
 @pytest.mark.parametrize(

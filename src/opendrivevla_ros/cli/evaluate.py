@@ -102,6 +102,38 @@ def world(
     console.print(f"figures in {output}/results.json, tables in {output}/results.md", soft_wrap=True)
 
 
+@app.command()
+def faults(
+    output: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("fault_output"),
+    scenarios: Annotated[int, typer.Option(min=1, help="Scenarios that each fault comes in.")] = 40,
+    fault: Annotated[list[str] | None, typer.Option(help="Only this fault; may be repeated.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
+    write: Annotated[
+        list[Path] | None, typer.Option(help="Markdown file that gets the table between its marks; may be repeated.")
+    ] = None,
+) -> None:
+    """Break things while the guard drives in the driving world, on test seeds, and see what it makes of them."""
+    with one_sentence_errors(), _sentences():
+        from opendrivevla_ros.evaluation.fault_report import FaultSettings, markdown, run_faults
+
+        _require_writable(output)
+        for path in write or ():
+            section_of(path)
+        default = FaultSettings()
+        settings = FaultSettings(scenarios, tuple(dict.fromkeys(fault or default.faults)))
+
+        def run(folder: Path, progress: Callable[[float], None]) -> Figures:
+            results = run_faults(settings, processes=processes, progress=lambda done, total: progress(done / total))
+            return Figures(results, markdown(results))
+
+        described = {**asdict(settings), "split": settings.split.name.lower()}
+        figures = run_parts([Part("faults", described, run)], output)
+        for path in write or ():
+            write_section(path, figures["faults"].markdown)
+    console.print(Markdown(figures["faults"].markdown))
+    console.print(f"figures in {output}/results.json, table in {output}/results.md", soft_wrap=True)
+
+
 def section_of(path: Path) -> tuple[str, str]:
     """What stands before and after the place for the tables in a Markdown file. Raises CommandError."""
     content = path.read_text(encoding="utf-8")

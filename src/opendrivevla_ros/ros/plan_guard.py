@@ -25,6 +25,7 @@ from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.ros.received import add_odometry, agents_of, map_elements_of, trajectory_of
 from opendrivevla_ros.ros.spinning import running, spin
 from opendrivevla_ros.safety.guard import Decision, Guard, PlacedTrajectory, Scene
+from opendrivevla_ros.safety.heartbeat import Heartbeat, findings
 from opendrivevla_ros.safety.supervisor import State, Transition
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings
 from opendrivevla_ros.sensing.refusals import ObservationError
@@ -57,8 +58,8 @@ class PlanGuard(LifecycleNode):
         self._candidate: PlannedTrajectory | None = None  # the newest, as it came
         self._agents: DetectedAgentArray | None = None
         self._map_elements: MapElementArray | None = None
-        self._vla: VlaStatus | None = None
-        self._vla_at = 0.0  # steady clock, seconds
+        self._heartbeat: Heartbeat | None = None
+        self._heartbeat_at = 0.0  # steady clock, seconds
         self._refused = ""  # why the newest odometry or plan was not taken
         self._decision: Decision | None = None
 
@@ -154,9 +155,10 @@ class PlanGuard(LifecycleNode):
             trajectory = trajectory_of(message, ego.base_to_world, ego.speed)
         except ValueError as error:
             self._warn(f"a plan that is none: {error}")
+            self._guard.refuse(self._refused)
             return
         self._candidate = message
-        self._guard.take(PlacedTrajectory(trajectory, ego))
+        self._guard.take(PlacedTrajectory(trajectory, ego, message.confidence))
 
     def _on_agents(self, message: DetectedAgentArray) -> None:
         self._agents = message
@@ -181,7 +183,10 @@ class PlanGuard(LifecycleNode):
         self._guard.see(Scene(ego, agents, elements))
 
     def _on_vla_status(self, message: VlaStatus) -> None:
-        self._vla, self._vla_at = message, time.monotonic()
+        plans = message.state in (VlaStatus.PLANNING, VlaStatus.DEGRADED)
+        reason = "" if message.state == VlaStatus.PLANNING else message.reason
+        self._heartbeat = Heartbeat(plans, reason, message.trained)
+        self._heartbeat_at = time.monotonic()
 
     def _ego_at(self, message: Any, what: str) -> EgoState | None:
         """The vehicle's motion at a message's stamp; None, with a warning, where that is not known."""
@@ -214,24 +219,13 @@ class PlanGuard(LifecycleNode):
             ego = self._odometry.state_at(now_ns)
         except ObservationError as error:
             blind = (error.refused.message,)
-        faults, degraded = self._model()
-        self._decision = guard.cycle(now_ns, ego, blind=blind, faults=faults, degraded=degraded)
+        silent_s = time.monotonic() - self._heartbeat_at
+        model = findings(self._heartbeat, silent_s, self._configuration["heartbeat_timeout"])
+        self._decision = guard.cycle(now_ns, ego, blind=blind, faults=model.faults, degraded=model.degraded)
         if self._decision.transition is not None:
             self._tell(self._decision.transition)
         self._send(self._decision)
         self._send_status(self._decision.state, list(self._decision.reasons))
-
-    def _model(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What vla_node says of itself: faults, and what is less than it should be."""
-        silent = time.monotonic() - self._vla_at
-        if self._vla is None or silent > self._configuration["heartbeat_timeout"]:
-            since = "yet" if self._vla is None else f"for {silent:.1f} s"
-            return (f"no heartbeat of vla_node {since}",), ()
-        vla = self._vla
-        if vla.state not in (VlaStatus.PLANNING, VlaStatus.DEGRADED):
-            return (f"vla_node makes no plans: {vla.reason or 'it is not active'}",), ()
-        degraded = () if vla.state == VlaStatus.PLANNING else (f"vla_node: {vla.reason}",)
-        return (), degraded if vla.trained else (*degraded, "the model is not trained: its plans mean nothing")
 
     def _send(self, decision: Decision) -> None:
         if decision.forward is not None and self._candidate is not None:

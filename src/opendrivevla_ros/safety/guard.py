@@ -18,10 +18,14 @@ from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_se
 
 @dataclass(frozen=True)
 class PlacedTrajectory:
-    """A trajectory, in base_link at `ego.stamp_ns`, its t0."""
+    """A trajectory, in base_link at `ego.stamp_ns`, its t0.
+
+    confidence: how likely its last point is off by no more than `uncertainty.GOOD_METRES`, as the model has it.
+    """
 
     trajectory: Trajectory
     ego: EgoState
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,19 @@ class Scene:
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """The limits of everything that the guard does."""
+    """The limits of everything that the guard does.
+
+    scene_age: seconds after which road users that were seen are no longer known. least_confidence: of a plan;
+    unsure_plans: so many in a row with less, and somebody must take over.
+    """
 
     body: Body
     plan: Limits = field(default_factory=Limits)
     stop: StopLimits = field(default_factory=StopLimits)
     patience: Patience = field(default_factory=Patience)
+    scene_age: float = 1.0
+    least_confidence: float = 0.0
+    unsure_plans: int = 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class Guard:
         self.settings = settings
         self._scene: Scene | None = None
         self._newest: PlacedTrajectory | None = None
+        self._refused = ""  # why the newest is none
+        self._unsure = 0  # plans in a row
         self._is_new = False
         self._good: PlacedTrajectory | None = None
         self._stop: PlacedTrajectory | None = None
@@ -74,7 +87,12 @@ class Guard:
 
     def take(self, candidate: PlacedTrajectory) -> None:
         """A plan has come; the next cycle decides about it."""
-        self._newest, self._is_new = candidate, True
+        self._newest, self._is_new, self._refused = candidate, True, ""
+        self._unsure = self._unsure + 1 if candidate.confidence < self.settings.least_confidence else 0
+
+    def refuse(self, reason: str) -> None:
+        """Something has come in place of a plan that is none; until a plan comes, there is none."""
+        self._newest, self._is_new, self._refused = None, False, reason
 
     def see(self, scene: Scene) -> None:
         """What is around has been seen anew."""
@@ -83,7 +101,7 @@ class Guard:
     def forget(self) -> None:
         """Drops all plans and scenes, as after a jump of the clock: what they were made for is over."""
         self._scene = self._newest = self._good = None
-        self._is_new = False
+        self._is_new, self._refused, self._unsure = False, "", 0
 
     def cycle(
         self,
@@ -104,13 +122,15 @@ class Guard:
         if ego is None:
             blind = blind or ("the vehicle's own motion is not known",)
         elif self._newest is None:
-            faults += ("no plan has come",)
+            faults += (self._refused or "no plan has come",)
         else:
             checks = self._check(self._newest, ego, now_ns)
             faults += tuple(check.message for check in checks if not check.ok)
+            faults += self._old_scene(now_ns)
+            uncertain += self._uncertain(self._newest)
         transition = self.supervisor.step(Cycle(blind, uncertain, faults, degraded))
         forward = None
-        if not faults and ego is not None:
+        if not faults and not uncertain and ego is not None:
             if self._is_new and self.supervisor.sends is Source.MODEL:
                 forward = self._newest
             self._good = self._newest
@@ -134,6 +154,19 @@ class Guard:
             boundaries=[] if scene is None else boundaries_seen_from(scene.map_elements, _since(scene.ego, ego, 0)[0]),
         )
         return check_plan(Course.seen_from(candidate.trajectory, since, age_s), around, self.settings.plan)
+
+    def _old_scene(self, now_ns: int) -> tuple[str, ...]:
+        """Why a plan cannot be checked against road users that were seen once; a model may never tell of any."""
+        if self._scene is None:
+            return ()
+        age_s, limit = (now_ns - self._scene.ego.stamp_ns) * 1e-9, self.settings.scene_age
+        return (f"road users were last seen {age_s:.2f} s ago, the limit is {limit:.2f} s",) if age_s > limit else ()
+
+    def _uncertain(self, newest: PlacedTrajectory) -> tuple[str, ...]:
+        if self._unsure < self.settings.unsure_plans:
+            return ()
+        sure, least = newest.confidence, self.settings.least_confidence
+        return (f"the last {self._unsure} plans were unsure: confidence {sure:.2f}, the least is {least:.2f}",)
 
     def _stopping(self, ego: EgoState) -> Trajectory:
         """The stop from there: on the last good way, before whoever was seen in it."""

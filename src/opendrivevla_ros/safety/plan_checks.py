@@ -26,9 +26,10 @@ class Limits:
     vehicle from where the plan has it now; behind: of any coming point behind the vehicle. curvature: 1/m; 0.2 is a
     turning circle of 10 m, kerb to kerb less than most cars have. lateral_acceleration, acceleration, braking, jerk:
     of a driver who is in a hurry, not of an emergency. heading_step: between two points. speed_jump: from the
-    vehicle's speed to that of the plan now. plan_jump: from the plan before, at the same instants. age: of the plan.
-    hard_braking, reaction: with which the vehicle can stop, and all others do (see `stopping_distance`). margin: kept
-    around every road user. time_to_overlap: sooner contact with a road user is a failure.
+    vehicle's speed to that of the plan now. plan_jump: from the plan before, at the same instants; sideways_jump: from
+    its line: a plan may brake at once, and does not change its lane so. age: of the plan. hard_braking, reaction: with
+    which the vehicle can stop, and all others do (see `stopping_distance`). margin: kept around every road user.
+    time_to_overlap: sooner contact with a road user is a failure.
     """
 
     points: int = 2
@@ -44,6 +45,7 @@ class Limits:
     heading_step: float = 0.8
     speed_jump: float = 4.0
     plan_jump: float = 4.0
+    sideways_jump: float = 1.5
     age: float = 1.0
     hard_braking: float = 7.0
     reaction: float = 0.3
@@ -270,12 +272,25 @@ def plan_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
     """At the same instants, the plan is near the one before; 0 where there is none, or none that reaches so far."""
     value = 0.0
     if around.previous is not None:
-        until = min(course.times[-1], around.previous.times[-1])
-        shared = np.arange(0.0, until + 1e-9, STEP_S)
+        shared = _shared_instants(course, around.previous)
         apart = course.at(shared)[:, :2] - around.previous.at(shared)[:, :2]
         value = float(np.hypot(*apart.T).max(initial=0.0))
     limit = limits.plan_jump
     return _at_most("plan_jump", value, limit, f"the plan jumps by {value:.2f} m, the limit is {limit:.2f} m")
+
+
+def sideways_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
+    """The plan runs where the one before ran: how far its places are beside that one's line."""
+    value = 0.0
+    if around.previous is not None and len(shared := _shared_instants(course, around.previous)):
+        line, places = around.previous.at(shared), course.at(shared)
+        apart = places[:, None, :2] - line[None, :, :2]
+        nearest = np.hypot(apart[..., 0], apart[..., 1]).argmin(axis=1)
+        offset, yaw = apart[np.arange(len(places)), nearest], line[nearest, 2]
+        value = float(np.abs(offset[:, 1] * np.cos(yaw) - offset[:, 0] * np.sin(yaw)).max(initial=0.0))
+    limit = limits.sideways_jump
+    sentence = f"the plan jumps sideways by {value:.2f} m, the limit is {limit:.2f} m"
+    return _at_most("sideways_jump", value, limit, sentence)
 
 
 def stopping_distance(course: Course, around: Surroundings, limits: Limits) -> Check:
@@ -310,8 +325,7 @@ def boundary(course: Course, around: Surroundings, limits: Limits) -> Check:
     if len(instants) > 1:
         poses = course.at(instants)
         left = np.stack([-np.sin(poses[:, 2]), np.cos(poses[:, 2])], axis=-1) * around.body.half_width
-        for side in (poses[:, :2] + left, poses[:, :2] - left):
-            crossed += sum(_crossings(side, line) for line in around.boundaries)
+        crossed = _crossings((poses[:, :2] + left, poses[:, :2] - left), around.boundaries)
     return _at_most("boundary", crossed, 0, f"the plan crosses a road boundary {crossed} times")
 
 
@@ -327,10 +341,16 @@ _OF_MOTION: tuple[Callable[[Course, Surroundings, Limits], Check], ...] = (
     heading_step,
     speed_jump,
     plan_jump,
+    sideways_jump,
     stopping_distance,
     overlap,
     boundary,
 )
+
+
+def _shared_instants(course: Course, previous: Course) -> Array:
+    """Seconds from now at which both plans say something."""
+    return np.arange(0.0, min(course.times[-1], previous.times[-1]) + 1e-9, STEP_S)
 
 
 def _at_most(name: str, value: float, limit: float, message: str) -> Check:
@@ -382,17 +402,22 @@ def _needed_and_free(course: Course, around: Surroundings, limits: Limits) -> tu
     return float(needed[worst]), float(free[worst])
 
 
-def _crossings(path: Array, line: Array) -> int:
-    """How many steps of a path [T, 2] cross a polyline [N, 2]; a touch at an end counts once."""
-    if len(line) < 2:
+def _crossings(paths: Sequence[Array], lines: Sequence[Array]) -> int:
+    """How many steps of paths [T, 2] cross any polyline [N, 2]; a touch at an end counts once."""
+    if not lines:
         return 0
-    starts, steps = path[:-1, None], np.diff(path, axis=0)[:, None]  # [T - 1, 1, 2]
-    others, spans = line[None, :-1], np.diff(line, axis=0)[None]  # [1, N - 1, 2]
+    starts, steps = (part[:, None] for part in _steps(paths))  # [S, 1, 2]
+    others, spans = (part[None] for part in _steps(lines))  # [1, N, 2]
     between = others - starts
     area = _cross(steps, spans)
     with np.errstate(divide="ignore", invalid="ignore"):
         own, other = _cross(between, spans) / area, _cross(between, steps) / area
     return int(((own >= 0) & (own < 1) & (other >= 0) & (other < 1)).any(axis=1).sum())
+
+
+def _steps(lines: Sequence[Array]) -> tuple[Array, Array]:
+    """Where the steps of all lines begin [S, 2], and how they lead on [S, 2]."""
+    return np.concatenate([line[:-1] for line in lines]), np.concatenate([np.diff(line, axis=0) for line in lines])
 
 
 def _cross(first: Array, second: Array) -> Array:
