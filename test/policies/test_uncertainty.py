@@ -1,9 +1,10 @@
-"""Covariance and confidence of written plans."""
+"""Covariance and doubt of written plans."""
 
 import numpy as np
 import pytest
 
-from opendrivevla_ros.policies.opendrivevla.uncertainty import confidence, token_probability, waypoint_covariance
+from opendrivevla_ros.core.plan import Doubt
+from opendrivevla_ros.policies.opendrivevla.uncertainty import doubt, token_probability, waypoint_covariance
 
 TIMES = np.arange(1, 7) * 0.5
 
@@ -11,7 +12,7 @@ TIMES = np.arange(1, 7) * 0.5
 def test_equal_samples_and_sure_tokens_leave_the_floor_alone() -> None:
     waypoints = np.zeros((4, 6, 2))
     np.testing.assert_allclose(waypoint_covariance(waypoints, TIMES, 1.0), np.tile(0.01 * np.eye(2), (6, 1, 1)))
-    assert confidence(waypoints, np.zeros(10)) == 1.0
+    assert doubt(waypoints, np.zeros(10)) == Doubt(1.0, spread=0.0)
 
 
 def test_samples_that_leave_the_plan_sideways_widen_it_sideways() -> None:
@@ -20,7 +21,7 @@ def test_samples_that_leave_the_plan_sideways_widen_it_sideways() -> None:
     covariance = waypoint_covariance(waypoints, TIMES, 1.0)
     np.testing.assert_allclose(covariance[:, 0, 0], 4.01)
     np.testing.assert_allclose(covariance[:, 1, 1], 0.01)
-    assert confidence(waypoints, np.zeros(10)) == pytest.approx(np.exp(-1))
+    assert doubt(waypoints, np.zeros(10)).spread == pytest.approx(2.0)
 
 
 def test_unsure_tokens_widen_later_waypoints_more_and_lower_the_confidence() -> None:
@@ -29,4 +30,6 @@ def test_unsure_tokens_widen_later_waypoints_more_and_lower_the_confidence() -> 
     assert probability == pytest.approx(0.5)
     covariance = waypoint_covariance(np.zeros((1, 6, 2)), TIMES, probability)
     np.testing.assert_allclose(covariance[:, 0, 0], (0.1 + 0.5 * TIMES) ** 2)
-    assert confidence(np.zeros((1, 6, 2)), log_probabilities) == pytest.approx(0.5)
+    alone = doubt(np.zeros((1, 6, 2)), log_probabilities)
+    assert alone.token_probability == pytest.approx(0.5)
+    assert alone.spread is None

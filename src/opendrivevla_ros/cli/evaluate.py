@@ -193,10 +193,11 @@ def closed_loop_part(
 
 
 def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, processes: int) -> list[Part]:
-    """Plans and perception against the truth, and, for a policy with language, text; the expert drives.
+    """Plans and perception against the truth, and, for a policy with language, text and confidence; the expert drives.
 
     Raises CheckpointError for a policy that cannot be loaded.
     """
+    from opendrivevla_ros.evaluation.confidence import evaluate_confidence
     from opendrivevla_ros.evaluation.text_metrics import evaluate_text
     from opendrivevla_ros.evaluation.world_open_loop import CONSTANT_VELOCITY, evaluate_open_loop
     from opendrivevla_ros.evaluation.world_scenes import load_greedy
@@ -221,10 +222,17 @@ def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, pr
         )
         return Figures(json.loads(result.to_json()), result.markdown())
 
+    def confidence(folder: Path, progress: Callable[[float], None]) -> Figures:
+        result = evaluate_confidence(
+            policy, scenes=scenes, processes=processes, progress=lambda done, total: progress(done / total)
+        )
+        return Figures(json.loads(result.to_json()), result.markdown())
+
     described = {"policy": policy, "scenes": scenes, "weights": hashes}
     parts = [Part("open-loop", described, open_loop)]
     if kind_of(policy) not in BASELINES:
-        parts.append(Part("text", {**described, "weights": hashes[policy]}, text))
+        of_policy = {**described, "weights": hashes[policy]}
+        parts += [Part("text", of_policy, text), Part("confidence", of_policy, confidence)]
     return parts
 
 

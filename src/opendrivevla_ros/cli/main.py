@@ -2,7 +2,7 @@
 
 import typer
 
-from opendrivevla_ros.cli import checkpoint, demo, doctor, evaluate, finetune, play, replay, train, world
+from opendrivevla_ros.cli import calibrate, checkpoint, demo, doctor, evaluate, finetune, play, replay, train, world
 
 app = typer.Typer(
     name="odv",
@@ -16,6 +16,7 @@ app.command()(play.play)
 app.command()(doctor.doctor)
 app.command()(train.train)
 app.command()(finetune.finetune)
+app.command()(calibrate.calibrate)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(world.app, name="world")

@@ -55,12 +55,24 @@ class Reasoning:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """What a model's own numbers say of its plan.
+
+    token_probability: geometric mean of the probabilities of what it decided, [0, 1]. spread: mean distance of the
+    waypoints of plans that were drawn beside it, metres; None where none were.
+    """
+
+    token_probability: float
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The outcome of one `DrivingPolicy.plan`.
 
-    confidence: [0, 1]. prompt: the exact text given to the model; raw_text: its unparsed answer (both empty for
-    policies without language). stage_times: seconds by stage name, in order. token_counts: by kind, for example
-    prompt, generated, forced.
+    confidence: [0, 1], see `safety.uncertainty`; doubt: what it is made from, None for a policy that has none. prompt:
+    the exact text given to the model; raw_text: its unparsed answer (both empty for policies without language).
+    stage_times: seconds by stage name, in order. token_counts: by kind, for example prompt, generated, forced.
     """
 
     stamp_ns: int
@@ -71,6 +83,7 @@ class Plan:
     map_elements: tuple[MapElement, ...] = ()
     stage_times: dict[str, float] = field(default_factory=dict)
     token_counts: dict[str, int] = field(default_factory=dict)
+    doubt: Doubt | None = None
     prompt: str = ""
     raw_text: str = ""
 

@@ -13,6 +13,7 @@ from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, load_config, load_model, random_model
 from opendrivevla_ros.policies.opendrivevla.policy import OpenDriveVlaPolicy, PlanningOptions
+from opendrivevla_ros.safety.uncertainty import Calibration, CalibrationError
 
 
 def from_folder(folder: Path, *, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
@@ -25,6 +26,7 @@ def from_folder(folder: Path, *, device: str, precision: str, seed: int, **optio
     tokenizer = read_tokenizer(folder, config.language.vocabulary_size)
     _leave_a_core()
     model, weights_hash = load_model(folder)
+    calibration = _calibration(folder, weights_hash)
     return OpenDriveVlaPolicy(
         model,
         tokenizer,
@@ -33,7 +35,22 @@ def from_folder(folder: Path, *, device: str, precision: str, seed: int, **optio
         precision=precision,
         seed=seed,
         options=planning,
+        calibration=calibration,
     )
+
+
+def _calibration(folder: Path, weights_hash: str) -> Calibration | None:
+    """That of the folder's weights. Raises CheckpointError for one that is broken, or of other weights."""
+    try:
+        calibration = Calibration.load(folder)
+    except CalibrationError as error:
+        raise CheckpointError(str(error)) from error
+    if calibration is not None and calibration.weights_hash != weights_hash:
+        raise CheckpointError(
+            f"{folder}/calibration.json is of other weights ({calibration.weights_hash[:12]}); delete it or make it"
+            " anew with `odv calibrate`"
+        )
+    return calibration
 
 
 def random_small(*, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:

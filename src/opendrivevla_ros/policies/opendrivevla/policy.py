@@ -40,7 +40,9 @@ from opendrivevla_ros.policies.opendrivevla.continuity import follows
 from opendrivevla_ros.policies.opendrivevla.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
-from opendrivevla_ros.policies.opendrivevla.uncertainty import confidence, token_probability, waypoint_covariance
+from opendrivevla_ros.policies.opendrivevla.uncertainty import doubt, token_probability, waypoint_covariance
+from opendrivevla_ros.safety.uncertainty import Calibration
+from opendrivevla_ros.safety.uncertainty import score as score_of
 
 TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 POSITIONS = 2048  # of prompt and answer, where the model has as many
@@ -84,14 +86,19 @@ class OpenDriveVlaPolicy:
         precision: str = "float32",
         seed: int = 0,
         options: PlanningOptions | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        """precision: of the language model; with "bfloat16", perception runs under autocast to it."""
+        """calibration: of the plans' confidence; without one it is `safety.uncertainty.score`.
+
+        precision: of the language model; with "bfloat16", perception runs under autocast to it.
+        """
         config = model.config
         if model.language is None:
             raise CheckpointError(f"{config.model_id} holds perception alone, which cannot plan")
         self.config = config
         self.tokenizer = tokenizer
         self._options = options or PlanningOptions()
+        self._calibration = calibration
         self._device = torch.device(device)
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._network: PerceptionNetwork = model.perception.to(self._device, torch.float32).eval()
@@ -174,12 +181,14 @@ class OpenDriveVlaPolicy:
                 "language_prefill": written.prefill_s,
                 "language_decode": written.decode_s,
             }
+            doubted = doubt(written.waypoints, log_probabilities)
             deadline.check()
             stage_times["rest"] = max(0.0, time.perf_counter() - started - sum(stage_times.values()))
             return Plan(
                 stamp_ns=observation.stamp_ns,
                 trajectory=trajectory,
-                confidence=confidence(written.waypoints, log_probabilities),
+                confidence=score_of(doubted) if self._calibration is None else self._calibration.confidence(doubted),
+                doubt=doubted,
                 reasoning=Reasoning(written.text, self._requested_mode, ThinkingMode.FAST),
                 agents=_agents(seen.output, mount),
                 map_elements=_map_elements(seen.output, self.config.perception, mount),

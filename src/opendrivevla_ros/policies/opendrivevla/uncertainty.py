@@ -1,6 +1,6 @@
-"""How sure a written plan is: a covariance for each waypoint and one confidence, from samples and token probabilities.
+"""How sure a written plan is: a covariance for each waypoint and one doubt, from samples and token probabilities.
 
-Both are signals to compare plans of one model with, not calibrated probabilities.
+The covariance is a signal to compare plans of one model with; `safety.uncertainty` makes a probability of the doubt.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.plan import Doubt
 
 FLOOR_METRES = 0.1  # the spread that even a sure plan keeps: waypoints are written in hundredths, roads are not
 DOUBT_METRES_PER_SECOND = 1.0  # growth of the spread when the mean token probability goes to 0
-SPREAD_SCALE_METRES = 2.0  # samples that lie so far from the plan on average divide its confidence by e
 
 
 def token_probability(log_probabilities: Array) -> float:
@@ -31,8 +31,8 @@ def waypoint_covariance(waypoints: Array, times: Array, probability: float) -> A
     return spread + (floor**2)[:, None, None] * np.eye(2)
 
 
-def confidence(waypoints: Array, log_probabilities: Sequence[float] | Array) -> float:
-    """p exp(-d / SPREAD_SCALE): token probability p, and mean distance d of the samples' waypoints from the plan's."""
+def doubt(waypoints: Array, log_probabilities: Sequence[float] | Array) -> Doubt:
+    """Of waypoints [S, 6, 2] whose first row is the plan, and the log probabilities of the plan's decisions."""
     distance = np.linalg.norm(waypoints[1:] - waypoints[:1], axis=-1)
-    mean = float(distance.mean()) if distance.size else 0.0
-    return token_probability(np.asarray(log_probabilities)) * float(np.exp(-mean / SPREAD_SCALE_METRES))
+    spread = float(distance.mean()) if distance.size else None
+    return Doubt(token_probability(np.asarray(log_probabilities)), spread)
