@@ -41,6 +41,9 @@ class Oracle:
     def reset(self) -> None:
         self.resets += 1
 
+    def set_economy(self, saves: bool) -> None:
+        pass
+
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         raise AssertionError("evaluation sets no thinking mode")
 

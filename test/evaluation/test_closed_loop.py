@@ -54,6 +54,9 @@ class PlansFromTheWorld:
     def reset(self) -> None:
         self.resets += 1
 
+    def set_economy(self, saves: bool) -> None:
+        pass
+
     def set_thinking_mode(self, mode: ThinkingMode) -> None: ...
 
     def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:

@@ -126,9 +126,12 @@ class Run:
 
 
 class NodeProcess:
-    """A vla_node in a process group of its own. parameters: by name, with two underscores for a dot."""
+    """A vla_node in a process group of its own. parameters: by name, with two underscores for a dot.
 
-    def __init__(self, folder: Path, domain: int, **parameters: Any) -> None:
+    script: to run in its place.
+    """
+
+    def __init__(self, folder: Path, domain: int, *, script: Path | None = None, **parameters: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         rig_file, parameter_file = folder / "rig.yaml", folder / "parameters.yaml"
         if not rig_file.exists():
@@ -141,7 +144,8 @@ class NodeProcess:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "opendrivevla_ros.ros.vla_node"),
+                    sys.executable,
+                    *(("-m", "opendrivevla_ros.ros.vla_node") if script is None else (str(script),)),
                     *("--ros-args", "--params-file", str(parameter_file)),
                 ],
                 env=os.environ | {"ROS_DOMAIN_ID": str(domain)},

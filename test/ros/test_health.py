@@ -47,6 +47,14 @@ def test_plans_make_it_planning_or_degraded_and_silence_makes_it_a_fault(active:
     assert active.state()[0] == VlaStatus.FAULT
 
 
+def test_a_device_that_failed_is_a_fault_at_once_until_it_gives_a_plan(active: Health) -> None:
+    active.planned(age_s=0.1, skew_s=0.0, degraded=())
+    active.broken = "memory ran out: 3 GiB"
+    assert active.state() == (VlaStatus.FAULT, "memory ran out: 3 GiB")
+    active.planned(age_s=0.1, skew_s=0.0, degraded=())
+    assert active.state() == (VlaStatus.PLANNING, "")
+
+
 def test_a_refusal_is_recent_for_a_second_and_forgotten_by_a_reset(active: Health, monkeypatch) -> None:
     refused = Refused(Refusal.TOO_LATE, "late", "cam_back", 0)
     active.note(refused)

@@ -41,6 +41,9 @@ class ScriptedPolicy:
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         self.calls.append(mode.name)
 
+    def set_economy(self, saves: bool) -> None:
+        self.calls.append(f"saves {saves}")
+
     def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
         self.calls.append("plan")
         if self.error is not None:

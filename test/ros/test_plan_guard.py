@@ -1,5 +1,6 @@
 """plan_guard as a process over real DDS: beside a vehicle that drives straight on and a model that plans that."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ WIRES = [
     for topic in ("trajectory", "agents", "map_elements", "odometry")
     for argument in ("-r", f"~/input/{topic}:=/test/{topic}")
 ]
-WIRES += ["-r", "~/input/vla_status:=/test/vla_status"]
+WIRES += ["-r", "~/input/vla_status:=/test/vla_status", "-r", "~/save_snapshot:=/test/save_snapshot"]
 
 
 def straight() -> Array:
@@ -69,10 +70,12 @@ class Feed:
 class Vehicle:
     """Drives straight on at SPEED, whatever the guard says, and keeps what it says."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, snapshot: Path) -> None:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = Node("vehicle", context=self.context)
+        self._snapshot = snapshot
+        self.node.create_service(Trigger, "/test/save_snapshot", self._save_snapshot)
         self.feed = Feed()
         self.status: list[tuple[float, GuardStatus]] = []
         self.sent: list[PlannedTrajectory] = []
@@ -131,6 +134,10 @@ class Vehicle:
 
         return wait_until(found, f"state {state} {word!r}, not {[s.reasons for _, s in self.status[-1:]]}")
 
+    def _save_snapshot(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = True, str(self._snapshot)
+        return response
+
     def _keep(self, message: GuardStatus) -> None:
         self.status.append((time.monotonic(), message))
 
@@ -177,17 +184,25 @@ def domain() -> int:
 
 
 @pytest.fixture(scope="module")
-def guard(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    log = tmp_path_factory.mktemp("guard") / "log.txt"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("guard")
+    (folder / "snapshot").mkdir()
+    (folder / "snapshot" / "prompt.txt").write_text("Where to?")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guard(domain: int, folder: Path) -> Iterator[Run]:
     parameters = {"patience.healthy": 0.3, "patience.recovered": 0.5, "patience.fallback": 60.0}
-    run = Run("plan_guard", log, domain, WIRES, **parameters)
+    parameters |= {"incidents.folder": str(folder / "incidents"), "incidents.period": 0.0}
+    run = Run("plan_guard", folder / "log.txt", domain, WIRES, **parameters)
     yield run
     assert run.end() == 0
 
 
 @pytest.fixture(scope="module")
-def vehicle(domain: int, guard: Run) -> Iterator[Vehicle]:
-    vehicle = Vehicle(domain)
+def vehicle(domain: int, guard: Run, folder: Path) -> Iterator[Vehicle]:
+    vehicle = Vehicle(domain, folder / "snapshot")
     yield vehicle
     vehicle.close()
 
@@ -256,6 +271,27 @@ def test_a_fault_is_answered_in_time_by_stops_from_where_the_vehicle_is(vehicle:
     assert speeds[-1] == pytest.approx(0.0, abs=1e-6)
     assert speeds[0] < SPEED
     assert stops[0].header.frame_id == "odom"
+
+
+def test_a_stop_in_place_of_plans_leaves_an_incident(vehicle: Vehicle, folder: Path) -> None:
+    vehicle.armed()
+    before = set(folder.glob("incidents/*"))
+    vehicle.feed = Feed(aside=10.0, agents=(car_ahead(),))
+    vehicle.wait_for(GuardStatus.FALLBACK)
+    (incident,) = wait_until(lambda: set(folder.glob("incidents/*_fallback")) - before, "an incident")
+    wait_until((incident / "snapshot" / "prompt.txt").is_file, "what the planner had")
+    report = json.loads((incident / "incident.json").read_text())
+    assert (report["before"], report["after"]) == ("NOMINAL", "FALLBACK")
+    failed = [check["name"] for check in report["checks"] if not check["ok"]]
+    assert "sideways_jump" in failed
+    assert np.array(report["plan"]["xy"])[-1, 1] == pytest.approx(10.0, abs=0.5)
+    assert report["stop"]["velocity"][-1] == pytest.approx(0.0, abs=1e-6)
+    assert [agent["label"] for agent in report["agents"]] == ["car"]
+    rows = (incident / "odometry.csv").read_text().splitlines()
+    assert rows[0].startswith("stamp_ns,x,y,z,qx")
+    assert len(rows) > 20
+    parameters = yaml.safe_load((incident / "parameters.yaml").read_text())["/**"]["ros__parameters"]
+    assert parameters["patience.fallback"] == 60.0
 
 
 def test_it_comes_back_by_itself_from_a_fallback_and_not_from_a_takeover(vehicle: Vehicle) -> None:

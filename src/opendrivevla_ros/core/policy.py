@@ -35,6 +35,9 @@ class DrivingPolicy(Protocol):
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """Asks for a thinking mode from the next plan on; what a plan really used stands in its reasoning."""
 
+    def set_economy(self, saves: bool) -> None:
+        """Has plans cost as little as they can from the next one on: without samples, with fast thinking."""
+
     def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
         """The plan from one observation, or PlanError.
 

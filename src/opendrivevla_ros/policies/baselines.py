@@ -41,6 +41,9 @@ class BlindPolicy:
         """There is nothing to think about; plans report FAST."""
         self._requested_mode = mode
 
+    def set_economy(self, saves: bool) -> None:
+        """There is nothing to save."""
+
     def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
         """The waypoints, or PlanError for an ego state that is not finite or a deadline already past."""
         started_ns = time.monotonic_ns()

@@ -28,6 +28,7 @@ class Health:
     plan_timeout_s: float = 2.0
     phase: Phase = Phase.UNCONFIGURED
     fault: str = ""  # first error since the last configure began
+    broken: str = ""  # what the device or its memory failed with; until it gives a plan again
     info: PolicyInfo | None = None
     not_ready: str = ""  # why messages are not wanted although the node is active
     plans: int = 0
@@ -54,7 +55,7 @@ class Health:
     def forget(self) -> None:
         """After a reset: what was true of the past no longer counts."""
         self.last_plan_ns = None
-        self.last_reason, self.last_checks, self.degraded = "", (), ()
+        self.last_reason, self.last_checks, self.degraded, self.broken = "", (), (), ""
         self.ages_s.clear()
         self._recent.clear()
 
@@ -66,7 +67,7 @@ class Health:
         self.plans += 1
         self.ages_s.append(age_s)
         self.skew_s = skew_s
-        self.last_reason, self.last_checks, self.degraded = "", (), degraded
+        self.last_reason, self.last_checks, self.degraded, self.broken = "", (), degraded, ""
 
     def refused(self, reason: str, checks: tuple[str, ...]) -> None:
         self.refusals += 1
@@ -95,6 +96,8 @@ class Health:
             return (VlaStatus.FAULT, self.fault) if self.fault else (VlaStatus.INACTIVE, "")
         if self.not_ready:
             return VlaStatus.WAITING, self.not_ready
+        if self.broken:
+            return VlaStatus.FAULT, self.broken
         overdue = self.silence_s() > self.plan_timeout_s
         if self.last_plan_ns is None and not (overdue and self.formed + self.refusals):
             return VlaStatus.WAITING, self.last_reason or "no observation yet"

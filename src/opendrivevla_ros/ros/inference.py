@@ -23,7 +23,7 @@ from opendrivevla_ros.sensing.synchronizer import FrameSet
 class Job:
     """One attempt to plan. generation: rises when all temporal state is to be forgotten.
 
-    deadline_ns: on the clock of time.monotonic_ns; None: no deadline.
+    saves: see `economy`. deadline_ns: on the clock of time.monotonic_ns; None: no deadline.
     """
 
     generation: int
@@ -31,6 +31,7 @@ class Job:
     command: DrivingCommand
     mode: ThinkingMode
     deadline_ns: int | None
+    saves: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Inference:
         self._on_outcome, self._on_answer = on_outcome, on_answer
         self._generation: int | None = None
         self._mode: ThinkingMode | None = None
+        self._saves = False
         self._observation: Observation | None = None
         self._question: str | None = None
         self._cancelled = False
@@ -112,6 +114,11 @@ class Inference:
     def is_busy(self) -> bool:
         return self._worker.is_busy
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the work in progress has taken; 0 where there is none."""
+        return self._worker.busy_s
+
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread; False when the work in progress takes longer than the timeout."""
         stopped = self._worker.stop(timeout_s)
@@ -135,6 +142,9 @@ class Inference:
             if job.mode != self._mode:
                 self._policy.set_thinking_mode(job.mode)
                 self._mode = job.mode
+            if job.saves != self._saves:
+                self._policy.set_economy(job.saves)
+                self._saves = job.saves
             observation = self._assembler.assemble(job.frames, self._odometry, job.command)
             stages["decode"] = time.monotonic() - started
             self._observation = observation

@@ -96,6 +96,22 @@ TABLE: tuple[Entry, ...] = (
     Entry("thinking_mode", "fast", "how long the model may reason", choices=("auto", "fast", "slow"), when=ALWAYS),
     Entry("deadline", 5.0, "a plan this long after its stamp is refused; 0: never", unit="s", minimum=0, maximum=600),
     Entry("plan_timeout", 2.0, "without a plan for so long the state is FAULT", unit="s", minimum=0.1, maximum=600),
+    Entry(
+        "latency_budget",
+        1.0,
+        "age at which a plan is late: after two in a row samples and slow thinking are saved; 0: never",
+        unit="s",
+        minimum=0,
+        maximum=60,
+    ),
+    Entry(
+        "hang_timeout",
+        20.0,
+        "work of the model that takes longer ends the process, so that it is started anew; 0: never",
+        unit="s",
+        minimum=0,
+        maximum=3600,
+    ),
     Entry("rig_file", "", "path of the calibration file: cameras and where they sit on the vehicle"),
     Entry(
         "extrinsics",

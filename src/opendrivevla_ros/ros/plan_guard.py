@@ -6,13 +6,16 @@ All that it decides is `safety.guard`'s; here messages become its words, and its
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from opendrivevla_ros.core.ego import EgoState
@@ -21,12 +24,13 @@ from opendrivevla_ros.msg import DetectedAgentArray, GuardStatus, MapElementArra
 from opendrivevla_ros.ros import qos
 from opendrivevla_ros.ros.conversions import header, nanoseconds, path_message, trajectory_message
 from opendrivevla_ros.ros.guard_parameters import GUARD_TABLE, guard_contradictions, guard_settings
+from opendrivevla_ros.ros.incidents import Incident, Incidents
 from opendrivevla_ros.ros.parameters import ConfigurationError, Parameters
 from opendrivevla_ros.ros.received import add_odometry, agents_of, map_elements_of, trajectory_of
 from opendrivevla_ros.ros.spinning import running, spin
 from opendrivevla_ros.safety.guard import Decision, Guard, PlacedTrajectory, Scene
 from opendrivevla_ros.safety.heartbeat import Heartbeat, findings
-from opendrivevla_ros.safety.supervisor import State, Transition
+from opendrivevla_ros.safety.supervisor import SENT, Source, State, Transition
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings
 from opendrivevla_ros.sensing.refusals import ObservationError
 
@@ -62,14 +66,16 @@ class PlanGuard(LifecycleNode):
         self._heartbeat_at = 0.0  # steady clock, seconds
         self._refused = ""  # why the newest odometry or plan was not taken
         self._decision: Decision | None = None
+        self._incidents = Incidents(self._warn)
 
         outputs = qos.Endpoints(self)
         self._trajectory = outputs.publisher(PlannedTrajectory, "~/output/trajectory", qos.reliable(1))
-        self._path = outputs.publisher(Path, "~/output/path", qos.reliable(1))
+        self._path = outputs.publisher(PathMessage, "~/output/path", qos.reliable(1))
         self._status = outputs.publisher(GuardStatus, "~/output/status", qos.latched())
         self._diagnostics = outputs.publisher(DiagnosticArray, "/diagnostics", qos.reliable(10))
         self._inputs = qos.Endpoints(self, outputs.incompatible)
 
+        self._snapshots = self.create_client(Trigger, "~/save_snapshot")  # vla_node's
         self.create_service(SetBool, "~/arm", self._on_arm)
         self.create_service(Trigger, "~/reset", self._on_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # it works on when the clock of a bag stands still
@@ -224,8 +230,29 @@ class PlanGuard(LifecycleNode):
         self._decision = guard.cycle(now_ns, ego, blind=blind, faults=model.faults, degraded=model.degraded)
         if self._decision.transition is not None:
             self._tell(self._decision.transition)
+            self._report(now_ns, self._decision, self._decision.transition)
         self._send(self._decision)
         self._send_status(self._decision.state, list(self._decision.reasons))
+
+    def _report(self, now_ns: int, decision: Decision, transition: Transition) -> None:
+        """Leaves an incident where a stop has taken the place of plans."""
+        guard, parameters = self._guard, self._configuration.values
+        if guard is None or SENT[transition.after] is not Source.STOP or SENT[transition.before] is Source.STOP:
+            return
+        odometry = self._odometry.samples()
+        incident = Incident(
+            now_ns, transition, decision.checks, guard.newest, decision.stop, guard.scene, odometry, parameters
+        )
+        folder = self._incidents.report(incident)
+        if folder is None or not self._snapshots.service_is_ready():
+            return
+
+        def copy(future: Future) -> None:
+            answer = future.result()
+            if answer is not None and answer.success and Path(answer.message).is_dir():
+                self._incidents.add_snapshot(folder, Path(answer.message), parameters["incidents.megabytes"])
+
+        self._snapshots.call_async(Trigger.Request()).add_done_callback(copy)
 
     def _send(self, decision: Decision) -> None:
         if decision.forward is not None and self._candidate is not None:
@@ -323,6 +350,7 @@ class PlanGuard(LifecycleNode):
                 max_gap_s=parameters["odometry.timeout"],
                 max_speed_mps=parameters["odometry.max_speed"],
                 gap_limit_s=GAP_S,
+                horizon_s=parameters["incidents.odometry"],
             )
         )
 

@@ -15,6 +15,7 @@ from opendrivevla_ros.core.plan import PlanFailure, ThinkingMode
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.ros.conversions import plan_status_message
+from opendrivevla_ros.ros.economy import REASON, Economy
 from opendrivevla_ros.ros.health import Health, Phase
 from opendrivevla_ros.ros.inference import Answer, Inference, Job, Outcome
 from opendrivevla_ros.ros.inputs import Inputs, Result
@@ -27,6 +28,7 @@ from opendrivevla_ros.sensing.refusals import ObservationFailure, Refusal, Refus
 
 WARN_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 1.0
+BROKEN = (PlanFailure.OUT_OF_MEMORY.value, PlanFailure.DEVICE.value)
 LACKS_INPUT = (Refusal.MISSING_CAMERA, Refusal.ODOMETRY_MISSING, Refusal.ODOMETRY_STALE)
 
 
@@ -54,6 +56,7 @@ class Planner:
         self._generation = 0
         self._warned: dict[tuple[str, str], float] = {}
         self.last_attempt: Outcome | None = None
+        self._economy = Economy(parameters["latency_budget"])
         self.banner = policy.info.model_id
         if not policy.info.trained:
             self.banner += " (random weights: its plans mean nothing)"
@@ -118,10 +121,15 @@ class Planner:
                 generation=self._generation,
                 frames=result,
                 command=self.inputs.command.at(time.monotonic_ns()),
-                mode=ThinkingMode[self._parameters["thinking_mode"].upper()],
+                mode=ThinkingMode.FAST if self._economy.saves else self._mode,
+                saves=self._economy.saves,
                 deadline_ns=time.monotonic_ns() + round((deadline_s - age_s) * 1e9) if deadline_s else None,
             )
         )
+
+    @property
+    def _mode(self) -> ThinkingMode:
+        return ThinkingMode[self._parameters["thinking_mode"].upper()]
 
     def _on_refused(self, refused: Refused) -> None:
         if refused.reason.clears_state:
@@ -154,11 +162,16 @@ class Planner:
         }
         if observation is None or plan is None:
             self._warn("policy", "/".join(outcome.failed_checks), f"{outcome.reason}\n{outcome.trace}".rstrip())
+            if outcome.result in BROKEN:
+                self._health.broken = outcome.reason
+            if outcome.result == PlanFailure.DEADLINE.value:
+                self._economy.took(float("inf"))
             self._refuse(stamp_ns, outcome.result, outcome.reason, outcome.failed_checks, **details)
         else:
             prompt, period_s = self._parameters["debug.prompt"], self._health.period_s
             self._outputs.publish(observation, plan, banner=self.banner, period_s=period_s, prompt=prompt)
             age_s = self._age_s(stamp_ns)
+            self._economy.took(age_s)
             self._health.planned(age_s=age_s, skew_s=details["skew_s"], degraded=details["degraded"])
             self._health.token_counts = plan.token_counts
             self._plan_status.publish(
@@ -176,6 +189,8 @@ class Planner:
 
     def _degraded(self, outcome: Outcome) -> tuple[str, ...]:
         command, degraded = outcome.job.command, outcome.job.frames.degraded
+        if outcome.job.saves:
+            degraded = (*degraded, REASON)
         if command.is_default and self.inputs.command.is_stale(time.monotonic_ns()):
             return (*degraded, f"command stale, {command.command.name} assumed")
         return degraded
@@ -197,6 +212,7 @@ class Planner:
     def _forget_plans(self) -> None:
         """The model's memory and the waiting frame set are of another time."""
         self._generation += 1
+        self._economy.forget()
         self._health.resets += 1
         self._health.forget()
         self.inference.discard()

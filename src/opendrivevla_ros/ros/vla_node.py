@@ -36,6 +36,7 @@ from opendrivevla_ros.ros.spinning import running, spin
 from opendrivevla_ros.sensing.calibration import CalibrationError
 from opendrivevla_ros.srv import SetThinkingMode
 
+HANG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 HEARTBEAT_S, DIAGNOSTICS_S, POLL_S, REMINDER_S = 0.1, 1.0, 0.03, 10.0
 
 
@@ -208,6 +209,19 @@ class VlaNode(LifecycleNode):
     def _poll(self) -> None:
         if self._planner is not None:
             self._planner.inputs.poll()
+            self._watch(self._planner.inference.busy_s)
+
+    def _watch(self, busy_s: float) -> None:
+        """Ends the process where the model hangs: a thread inside its C++ cannot be ended alone."""
+        limit_s = self._configuration["hang_timeout"]
+        if not limit_s or busy_s <= limit_s:
+            return
+        self._health.broken = f"the model has been at work for {busy_s:.1f} s, the limit is {limit_s:.1f} s"
+        self.get_logger().fatal(f"{self._health.broken}: the process ends, to be started anew")
+        self._beat()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(HANG_EXIT_CODE)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         has_begun = self._health.phase is Phase.ACTIVE and not self._health.not_ready  # the first /clock is no jump

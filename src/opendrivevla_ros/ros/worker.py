@@ -1,6 +1,7 @@
 """A thread with a slot of one: the newest item wins, and nothing queues up behind slow work. No rclpy."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -24,7 +25,7 @@ class NewestWinsWorker(Generic[Item]):
         self._waiting: Item | None = None
         self._woken = False
         self._stopping = False
-        self._busy = False
+        self._busy_since: float | None = None  # steady clock, of the work in progress
         # A daemon, because a model in mid-inference cannot be interrupted and must not hold up the process's end.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -51,7 +52,13 @@ class NewestWinsWorker(Generic[Item]):
     @property
     def is_busy(self) -> bool:
         with self._changed:
-            return self._busy
+            return self._busy_since is not None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the work in progress has taken; 0 where there is none."""
+        with self._changed:
+            return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread after the work in progress; False when that takes longer than the timeout."""
@@ -65,14 +72,14 @@ class NewestWinsWorker(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._busy = False
+                self._busy_since = None
                 while self._waiting is None and not self._woken and not self._stopping:
                     self._changed.wait()
                 if self._stopping:
                     return
                 item, self._waiting = self._waiting, None
                 is_awake, self._woken = self._woken, False
-                self._busy = True
+                self._busy_since = time.monotonic()
             if item is not None:
                 self._work(item)
             if is_awake and self._idle():

@@ -85,6 +85,16 @@ class Guard:
         self._stop: PlacedTrajectory | None = None
         self._ego: EgoState | None = None  # the last that was known
 
+    @property
+    def newest(self) -> PlacedTrajectory | None:
+        """The newest candidate."""
+        return self._newest
+
+    @property
+    def scene(self) -> Scene | None:
+        """What was seen last."""
+        return self._scene
+
     def take(self, candidate: PlacedTrajectory) -> None:
         """A plan has come; the next cycle decides about it."""
         self._newest, self._is_new, self._refused = candidate, True, ""

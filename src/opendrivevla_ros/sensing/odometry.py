@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, EgoState, kinematic_steering
 from opendrivevla_ros.core.geometry import Array, interpolate, invert, planar_transform, transform, yaw_of
@@ -68,6 +69,11 @@ class OdometryBuffer:
     def newest_stamp_ns(self) -> int | None:
         """Stamp of the newest sample, None without any."""
         return int(self._samples.stamps[-1]) if len(self) else None
+
+    def samples(self) -> tuple[NDArray[np.int64], Array]:
+        """Stamps [N] and rows [N, 13]: position, quaternion (x, y, z, w), linear and angular velocity."""
+        with self._lock:
+            return self._samples.stamps.copy(), self._samples.rows.copy()
 
     def clear(self) -> None:
         """Forgets all samples; also the frame where the settings leave it open."""

@@ -14,6 +14,7 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
@@ -50,9 +51,12 @@ def see_drives(
 
 
 def load_tokens(folder: Path) -> list[SpokenSample]:
-    """All samples of a folder, in order; features are in half precision."""
+    """All samples of a folder, in order; features are in half precision. Raises TrainingError where there are none."""
     samples = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    parts = sorted(folder.glob(f"*{SUFFIX}"))
+    if not parts:
+        raise TrainingError(f"{folder} holds no drives that were seen; look at them first")
+    for path in parts:
         content: list[dict[str, Any]] = torch.load(path, weights_only=True)
         for one in content:
             tasks = tuple(TextTask(*task) for task in one["tasks"])

@@ -113,6 +113,7 @@ class OpenDriveVlaPolicy:
         self._trained_mount: Array = np.array(config.lidar_to_base)
         self._fit_rig: CameraRig | None = None
         self._requested_mode = ThinkingMode.FAST
+        self._saves = False
         self._deadline = Deadline()
         self._last: _Seen | None = None
         self._origin: Array = np.zeros(3)
@@ -144,6 +145,10 @@ class OpenDriveVlaPolicy:
         """The model has no way to think first: plans report FAST whatever is asked for."""
         self._requested_mode = mode
 
+    def set_economy(self, saves: bool) -> None:
+        """While it saves, no samples are drawn; the covariance is then of the plan's own probabilities alone."""
+        self._saves = saves
+
     def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
         """The plan from one observation, or PlanError; see `DrivingPolicy`."""
         with as_plan_errors(), torch.inference_mode():
@@ -161,7 +166,7 @@ class OpenDriveVlaPolicy:
             written = self._writer.generate(
                 embeddings,
                 prefix=text_prefix(ids),
-                samples=self._options.samples,
+                samples=0 if self._saves else self._options.samples,
                 temperature=self._options.temperature,
                 generator=self._random,
                 repetition_penalty=self.config.repetition_penalty,
