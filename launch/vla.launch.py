@@ -1,9 +1,9 @@
-"""vla_node with every topic as an argument, and RViz: `ros2 launch opendrivevla_ros vla.launch.py`."""
+"""vla_node with every topic as an argument, plan_guard and RViz: `ros2 launch opendrivevla_ros vla.launch.py`."""
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -23,6 +23,14 @@ OUTPUTS = {
 }
 DEBUG = {"markers": "debug/markers", "overview": "debug/overview/compressed", "prompt": "debug/prompt"}
 TOPICS = INPUTS | OUTPUTS | DEBUG
+# Topics and services of vla_node that plan_guard uses, under its own names.
+GUARDED = {
+    "input/odometry": "odometry",
+    "input/trajectory": "trajectory",
+    "input/agents": "agents",
+    "input/map_elements": "map_elements",
+    "input/vla_status": "status",
+}
 
 # Arguments that set a parameter of vla_node: its name, type, default, choices and description.
 PARAMETERS = (
@@ -42,6 +50,11 @@ def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("opendrivevla_ros"), *parts])
 
 
+def of_vla_node(name: str) -> PythonExpression:
+    """The topic of an argument as another node finds it: private names of vla_node are under its own."""
+    return PythonExpression(["'", LaunchConfiguration(f"{name}_topic"), "'.replace('~/', 'vla_node/', 1)"])
+
+
 def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
@@ -54,6 +67,14 @@ def generate_launch_description() -> LaunchDescription:
             "rig_file",
             default_value=share("config", "rig", "nuscenes.yaml"),
             description="calibration file: cameras and where they sit on the vehicle",
+        ),
+        DeclareLaunchArgument(
+            "guard", default_value="true", choices=["true", "false"], description="start plan_guard, disarmed"
+        ),
+        DeclareLaunchArgument(
+            "guard_param_file",
+            default_value=share("config", "guard.param.yaml"),
+            description="parameter file of plan_guard",
         ),
         DeclareLaunchArgument(
             "rviz", default_value="true", choices=["true", "false"], description="start RViz beside the node"
@@ -83,6 +104,24 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[ParameterFile(LaunchConfiguration("param_file")), parameters],
         remappings=[(f"~/{topic}", LaunchConfiguration(f"{name}_topic")) for name, topic in TOPICS.items()],
     )
+    guard = LifecycleNode(
+        package="opendrivevla_ros",
+        executable="plan_guard",
+        name="plan_guard",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        respawn=True,
+        respawn_delay=0.5,
+        parameters=[
+            ParameterFile(LaunchConfiguration("guard_param_file")),
+            {"use_sim_time": parameters["use_sim_time"]},
+        ],
+        remappings=[
+            *((f"~/{topic}", of_vla_node(name)) for topic, name in GUARDED.items()),
+            ("~/save_snapshot", "vla_node/save_snapshot"),
+        ],
+        condition=IfCondition(LaunchConfiguration("guard")),
+    )
     rviz = Node(
         package="rviz2",
         executable="rviz2",
@@ -90,4 +129,4 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[{"use_sim_time": parameters["use_sim_time"]}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription([*arguments, node, rviz])
+    return LaunchDescription([*arguments, node, guard, rviz])

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from opendrivevla_ros.cli import demo_guard
 from opendrivevla_ros.cli.console import (
     CommandError,
     console,
@@ -44,6 +45,7 @@ RECORDED = {
     STATUS: "opendrivevla_ros/msg/WorldStatus",
     AGENTS: "opendrivevla_ros/msg/DetectedAgentArray",
     MAP: "opendrivevla_ros/msg/MapElementArray",
+    **demo_guard.RECORDED,
 }
 LATCHED = ("/vla_node/input/command", STATUS, MAP)
 
@@ -53,6 +55,7 @@ SLOWEST = 3  # a drive that takes so many times its length is given up
 LAST_PLAN_TIMEOUT_S = 30.0
 QUIET_S = 1.5  # without a plan for so long after the drive's end, no more are awaited
 LINES = 6
+LEAD_IN_S = 3.0  # the world's expert drives until the guard has seen good plans for long enough to be armed
 
 
 def demo(
@@ -64,7 +67,7 @@ def demo(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     domain: Annotated[int | None, typer.Option(min=0, max=101, help="ROS domain; default: one of its own.")] = None,
 ) -> None:
-    """Drive the synthetic world: world_node and vla_node over DDS, plans in a closed loop, pictures and a bag out."""
+    """Drive the synthetic world: world, planner and guard over DDS, in a closed loop; pictures and a bag out."""
     domain = 50 + os.getpid() % 50 if domain is None else domain
     scenario = ["-p", f"family:={family}", "-p", f"seed:={seed}", "-p", f"duration:={seconds}"]
     with one_sentence_errors():
@@ -86,7 +89,8 @@ def run_demo(
     with ros_node("odv_demo") as node, progress_bar() as bar:
         task = bar.add_task(f"loading {policy}", total=None)
         listener = Listener(node, others=RECORDED, latched=LATCHED)
-        _drive(listener, output, policy, scenario, device=device, seconds=seconds, bar=bar)
+        arming = demo_guard.Arming(node)
+        _drive(listener, arming, output, policy, scenario, device=device, seconds=seconds, bar=bar)
         heard = listener.heard
         bar.update(task, description="writing pictures and the bag")
         pictures = write_overviews(output, heard.overviews)
@@ -112,6 +116,7 @@ def run_demo(
         "plans_followed": int(end.plans),
         "plan_rate_hz": round(plans / end.elapsed, 2),
         "refusals": dict(heard.refusals),
+        "guard": demo_guard.figures(heard, arming),
         "topics": _topic_figures(heard, end.elapsed),
         "stage_times": summarize_times(heard.stage_times),
         "reasoning": _reasoning(heard),
@@ -123,9 +128,17 @@ def run_demo(
 
 
 def _drive(
-    listener: Listener, output: Path, policy: str, scenario: list[str], *, device: str, seconds: float, bar: Any
+    listener: Listener,
+    arming: demo_guard.Arming,
+    output: Path,
+    policy: str,
+    scenario: list[str],
+    *,
+    device: str,
+    seconds: float,
+    bar: Any,
 ) -> None:
-    """Runs planner and world, each in a process of its own, to the end of the drive, and listens in this one."""
+    """Runs planner, guard and world, each in a process of its own, to the end of the drive, and listens here."""
     task, heard = bar.task_ids[0], listener.heard
     # No deadline: a slow machine's plans are late, and the vehicle drives as it can with them, but they come.
     planning = [
@@ -145,18 +158,22 @@ def _drive(
         *scenario,
         "-p",
         "readers:=2",
+        "-p",
+        f"lead_in:={LEAD_IN_S}",
         "-r",
-        "~/input/trajectory:=/vla_node/output/trajectory",
+        f"~/input/trajectory:={demo_guard.PLANS}",
     ]
     for name, (wired, _) in SENSORS.items():
         world_arguments += ["-r", f"~/{name}:=/vla_node/{wired}"]
     with ExitStack() as stack:
         planner = stack.enter_context(_start("vla_node", ["--ros-args", *planning], output))
         _wait_until_ready(listener, planner)
+        guard = stack.enter_context(_start("plan_guard", demo_guard.arguments(output), output))
         world = stack.enter_context(_start("world_node", world_arguments, output))
 
         def running() -> bool:
             _require_running(planner)
+            _require_running(guard)
             return world.exit_code is not None or listener.time_ns > 0
 
         if not listener.spin_until(running, START_TIMEOUT_S):
@@ -167,6 +184,8 @@ def _drive(
             if STATUS in heard.newest:
                 bar.update(task, completed=heard.newest[STATUS].elapsed)
             _require_running(planner)
+            _require_running(guard)
+            arming.poll()
             return world.exit_code is not None
 
         if not listener.spin_until(over, SLOWEST * seconds):
@@ -181,9 +200,11 @@ def _drive(
             return time.monotonic() > max(ended, heard.newest_plan) + QUIET_S
 
         listener.spin_until(quiet, LAST_PLAN_TIMEOUT_S)
-        code = planner.stop()
-        if code:
-            raise CommandError(f"vla_node ended with exit code {code}: {planner.last_words}; see {planner.log}")
+        for process in (planner, guard):
+            if code := process.stop():
+                raise CommandError(
+                    f"{process.name} ended with exit code {code}: {process.last_words}; see {process.log}"
+                )
 
 
 def _start(name: str, arguments: list[str], output: Path) -> Process:
@@ -259,6 +280,8 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
         console.print(line, markup=False, soft_wrap=True)
     trained = "yes" if summary["trained"] else "[yellow]no: the weights are random, so the plans mean nothing[/yellow]"
     console.print(f"policy {summary['policy']}, trained: {trained}")
+    for reason, count in summary["guard"]["reasons"].items():
+        console.print(f"the guard, in {count} cycles: {reason}", markup=False, soft_wrap=True)
     for name, count in summary["refusals"].items():
         console.print(f"attempts without a plan: {count} {name}")
     latency = summary["topics"]["output/trajectory"]
@@ -268,6 +291,7 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
     figures.add_row("route completion", f"{summary['route_completion']:.0%}")
     figures.add_row("collisions", summary["collision"] or "none")
     figures.add_row("off the road", "yes" if summary["off_road"] else "no")
+    figures.add_row("guard", demo_guard.line(summary["guard"]))
     figures.add_row("plans", f"{summary['plans']}, {summary['plan_rate_hz']:.1f} Hz")
     figures.add_row("stamp to plan", f"p50 {latency['p50_ms']:.0f} ms, p95 {latency['p95_ms']:.0f} ms")
     console.print(figures)
