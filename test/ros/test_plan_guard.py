@@ -135,6 +135,8 @@ class Vehicle:
         return wait_until(found, f"state {state} {word!r}, not {[s.reasons for _, s in self.status[-1:]]}")
 
     def _save_snapshot(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._snapshot.mkdir(exist_ok=True)
+        (self._snapshot / "prompt.txt").write_text("Where to?")
         response.success, response.message = True, str(self._snapshot)
         return response
 
@@ -185,10 +187,7 @@ def domain() -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("guard")
-    (folder / "snapshot").mkdir()
-    (folder / "snapshot" / "prompt.txt").write_text("Where to?")
-    return folder
+    return tmp_path_factory.mktemp("guard")
 
 
 @pytest.fixture(scope="module")

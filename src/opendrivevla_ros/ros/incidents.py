@@ -71,11 +71,11 @@ class Incidents:
         return folder
 
     def add_snapshot(self, incident: Path, snapshot: Path, megabytes: float) -> None:
-        """Copies the planner's snapshot (pictures, prompt, raw text, plan) into an incident's folder."""
-        self._in_thread(lambda: self._copy(incident, snapshot, megabytes))
+        """Moves the planner's snapshot (pictures, prompt, raw text, plan) into an incident's folder."""
+        self._in_thread(lambda: self._move(incident, snapshot, megabytes))
 
-    def _copy(self, incident: Path, snapshot: Path, megabytes: float) -> None:
-        shutil.copytree(snapshot, incident / SNAPSHOT, dirs_exist_ok=True)
+    def _move(self, incident: Path, snapshot: Path, megabytes: float) -> None:
+        shutil.move(snapshot, incident / SNAPSHOT)
         shrink(incident.parent, megabytes)
 
     def _in_thread(self, work: Callable[[], None]) -> None:

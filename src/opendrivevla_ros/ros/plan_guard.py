@@ -247,12 +247,12 @@ class PlanGuard(LifecycleNode):
         if folder is None or not self._snapshots.service_is_ready():
             return
 
-        def copy(future: Future) -> None:
+        def take(future: Future) -> None:
             answer = future.result()
             if answer is not None and answer.success and Path(answer.message).is_dir():
                 self._incidents.add_snapshot(folder, Path(answer.message), parameters["incidents.megabytes"])
 
-        self._snapshots.call_async(Trigger.Request()).add_done_callback(copy)
+        self._snapshots.call_async(Trigger.Request()).add_done_callback(take)
 
     def _send(self, decision: Decision) -> None:
         if decision.forward is not None and self._candidate is not None:
