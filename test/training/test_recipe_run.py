@@ -32,7 +32,7 @@ from opendrivevla_ros.training.run_state import load_state
 from opendrivevla_ros.training.stages import STAGES
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
-ALL_DRIVES = (TRAIN, "learner_drives", "own_drives")
+ALL_DRIVES = (TRAIN, "learner_drives", "schooled_drives", "own_drives")
 TINY = Recipe(
     scenarios=2,
     validation=1,
@@ -43,6 +43,7 @@ TINY = Recipe(
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
         LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives"), truth=True),
+        OwnDrivesStep("schooled_drives", first=4, scenarios=1, learner="schooling"),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
         OwnDrivesStep("own_drives", first=3, scenarios=1),
         LanguageStep(
@@ -50,7 +51,7 @@ TINY = Recipe(
             "interaction",
             TWO_STEPS,
             {"agent": 1.0, "plan": 0.1},
-            reads=(TRAIN, "learner_drives", "own_drives"),
+            reads=ALL_DRIVES,
         ),
         PlanningStep("planning", TWO_STEPS, 2),
     ),
@@ -122,7 +123,9 @@ def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
     assert "| learner | learner | truth of train | 2 |" in text
     assert "| sequences | perception | clips of 3 frames | 2 |" in text
     assert "| truth of train, learner_drives; 7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn |" in text
-    assert "| tokens of train, learner_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
+    assert (
+        "| tokens of train, learner_drives, schooled_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
+    )
 
 
 def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRun, tmp_path: Path):
@@ -180,7 +183,7 @@ def test_an_unknown_stage_is_named_with_those_that_there_are():
         SMALL.step("warp")
 
 
-@pytest.mark.parametrize("driven", ["learner_drives", "own_drives"])
+@pytest.mark.parametrize("driven", ["learner_drives", "schooled_drives", "own_drives"])
 def test_own_drives_are_what_was_met_with_the_experts_answers(run: RecipeRun, driven: str):
     (stretch,) = [run.drives(driven).read(index) for index in range(len(run.drives(driven).names))]
     times = [stored.sample.observation.stamp_ns for stored in stretch]

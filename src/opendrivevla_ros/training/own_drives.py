@@ -1,4 +1,4 @@
-"""Drives of a policy or a learner, with the expert's answer at every instant: what it meets is what it must learn.
+"""Drives of a policy, or of who reads the truth, with the expert's answer at every instant: what it must learn.
 
 DAgger (arXiv 1011.0686): a policy that learned from the expert's drives alone never learned the way back from its own
 mistakes. Every instant at which it plans becomes a sample, whose future is what the expert would do from there.
@@ -19,6 +19,7 @@ from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training.learner import LearnerPolicy, load_learner
+from opendrivevla_ros.training.schooled import Schooled, SchooledPolicy
 from opendrivevla_ros.training.world_drives import MAP_REACH, renderer_of, scenario_of, words_of
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.outcome import drive
@@ -32,18 +33,26 @@ MakePolicy = Callable[[Sequence[StoredSample]], DrivingPolicy]  # of the record 
 
 
 def draw_own_drives(
-    folder: Path, driver: Path, *, first: int, scenarios: int, image_size: tuple[int, int], processes: int
+    folder: Path,
+    driver: Path,
+    *,
+    first: int,
+    scenarios: int,
+    image_size: tuple[int, int],
+    processes: int,
+    tokenizer: Path | None = None,
 ) -> Iterator[float]:
     """Has a driver drive training scenarios `first` to `first + scenarios` into a store.
 
-    driver: a policy's checkpoint folder, or a learner's weights file. Yields the share that is done; drives that are
+    driver: a policy's checkpoint folder, a learner's weights file, or with a tokenizer's folder those of a language
+    stage that reads the truth. Yields the share that is done; drives that are
     there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     wanted = [number for number in range(first, first + scenarios) if f"{NAME}{number:06d}" not in done]
     yield 1 - len(wanted) / scenarios
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_draw, folder, driver, number, image_size) for number in wanted]
+        jobs = [pool.submit(_draw, folder, driver, tokenizer, number, image_size) for number in wanted]
         for count, job in enumerate(jobs, start=1):
             job.result()
             yield 1 - (len(wanted) - count) / scenarios
@@ -67,13 +76,15 @@ def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[Wo
     return observe
 
 
-def _draw(folder: Path, driver: Path, number: int, image_size: tuple[int, int]) -> None:
-    found = own_drive(number, _driver(driver), renderer_of(image_size))
+def _draw(folder: Path, driver: Path, tokenizer: Path | None, number: int, image_size: tuple[int, int]) -> None:
+    found = own_drive(number, _driver(driver, tokenizer), renderer_of(image_size))
     DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
 
 
 @cache
-def _driver(driver: Path) -> MakePolicy:
+def _driver(driver: Path, tokenizer: Path | None) -> MakePolicy:
+    if tokenizer is not None:
+        return partial(SchooledPolicy, Schooled.load(driver, tokenizer))
     if driver.is_file():
         learner = load_learner(driver, small_perception())
         return partial(LearnerPolicy, learner)

@@ -66,9 +66,10 @@ TrainingStep = PerceptionStep | LanguageStep | PlanningStep | LearnerStep
 
 @dataclass(frozen=True)
 class OwnDrivesStep:
-    """The policy as it is by now, or a learner, drives training scenarios `first` to `first + scenarios`.
+    """The policy as it is by now, or who reads the truth, drives training scenarios `first` to `first + scenarios`.
 
-    learner: name of its step; None for the policy. Nothing learns.
+    learner: name of the step that it learned in, a learner's or a language stage of the truth; None for the policy.
+    Nothing learns.
     """
 
     name: str
@@ -160,18 +161,32 @@ SMALL = Recipe(
         LanguageStep(
             "schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRAIN, "learner_drives"), truth=True, moments=16
         ),
+        OwnDrivesStep("schooled_drives", first=2800, scenarios=240, learner="schooling"),
+        LanguageStep(
+            "more_schooling",
+            "schooling",
+            _speaking(1700, 1e-3),
+            reads=(TRAIN, "learner_drives", "schooled_drives"),
+            truth=True,
+        ),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}
         ),
         LanguageStep("interaction", "interaction", _speaking(200, 5e-4), {"agent": 4.0, "question": 1.0, "plan": 5.0}),
-        LanguageStep("driving", "instruction", _speaking(1600, 8e-4), reads=(TRAIN, "learner_drives"), moments=16),
+        LanguageStep(
+            "driving",
+            "instruction",
+            _speaking(1600, 8e-4),
+            reads=(TRAIN, "learner_drives", "schooled_drives"),
+            moments=8,
+        ),
         OwnDrivesStep("own_drives", first=2520, scenarios=280),
         LanguageStep(
             "refinement",
             "instruction",
             _speaking(800, 5e-4),
-            reads=(TRAIN, "learner_drives", "own_drives"),
+            reads=(TRAIN, "learner_drives", "schooled_drives", "own_drives"),
             moments=16,
         ),
     ),

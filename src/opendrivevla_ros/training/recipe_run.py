@@ -107,10 +107,13 @@ class RecipeRun:
         yield from see_drives(self.drives(kind), folder, self.config(), perception, processes=processes)
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
-        """Has the policy or the learner drive; yields the share that is done."""
+        """Has the policy, or who reads the truth, drive; yields the share that is done."""
+        tokenizer = None
         if step.learner:
-            self.weights_after(self.recipe.training_step(step.learner))
+            learned = self.recipe.training_step(step.learner)
+            self.weights_after(learned)
             driver = self.folder / step.learner / WEIGHTS
+            tokenizer = self.folder / "tokenizer" if isinstance(learned, LanguageStep) else None
         else:
             driver = self._checkpoint(self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n")
         yield from draw_own_drives(
@@ -120,6 +123,7 @@ class RecipeRun:
             scenarios=step.scenarios,
             image_size=self.recipe.image_size,
             processes=processes,
+            tokenizer=tokenizer,
         )
 
     def _features(self, kind: str, truth: bool) -> Path:
