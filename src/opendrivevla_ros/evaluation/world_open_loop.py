@@ -15,11 +15,13 @@ from opendrivevla_ros.core.boxes import corners, overlaps
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, Array
 from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.detection import DetectionScores, detection_scores
+from opendrivevla_ros.evaluation.driver_score import DriverScore
 from opendrivevla_ros.evaluation.figures import json_text, markdown_table, share
 from opendrivevla_ros.evaluation.map_overlap import MapScores, map_scores
 from opendrivevla_ros.evaluation.open_loop import HorizonValues, stp3_convention, uniad_convention
 from opendrivevla_ros.evaluation.tracking_identity import IdentityScores, identity_scores
 from opendrivevla_ros.evaluation.world_scenes import (
+    SCORED_S,
     SampleRecord,
     SceneRecord,
     display_names,
@@ -31,6 +33,7 @@ from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH
 SCENES = 112  # eight of each family
 SAMPLES = 20  # of a scene: 10 s
 CONSTANT_VELOCITY = "constant_velocity"
+DRIVER_PARTS = ("no_collision", "drivable", "progress", "time_to_collision", "comfort")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class PlanScores:
     samples: how many plans were asked for; failures: how many did not come, each counted as one that stands still.
     mean_displacement: over all six points. collides: share of plans that touch anyone within 3 s. collision: by step,
     in the true boxes. occupancy: by step, in the published test. Steps where the expert itself would touch are
-    excused, as published.
+    excused, as published. driver_score: mean of `driver_score`, 0 for a plan that did not come; driver_parts: mean of
+    what it is made of, over the plans that came.
     """
 
     samples: int
@@ -63,6 +67,8 @@ class PlanScores:
     collides: float
     collision: Measure
     occupancy: Measure
+    driver_score: float
+    driver_parts: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ class OpenLoopResult:
 
     def markdown(self) -> str:
         """The tables that a card shows."""
-        return "\n".join([self._plans(), self._families(), self._detection(), self._map(), self._identity()])
+        return "\n".join(
+            [self._plans(), self._driving(), self._families(), self._detection(), self._map(), self._identity()]
+        )
 
     def _plans(self) -> str:
         header = ["", "L2 1 s", "2 s", "3 s", "average", "average to", "six points", "collisions", "occupancy", "none"]
@@ -104,6 +112,15 @@ class OpenLoopResult:
             " to`: over all points up to each time (ST-P3); `collisions`: plans that touch anyone within 3 s;"
             " `occupancy`: the published test, steps (ST-P3); `none`: no plan came.\n\n"
         ) + markdown_table(header, rows)
+
+    def _driving(self) -> str:
+        rows = [
+            [name, f"{scores.driver_score:.3f}", *(f"{scores.driver_parts[part]:.3f}" for part in DRIVER_PARTS)]
+            for name, scores in self.policies.items()
+        ]
+        header = ["", "driver score", *(part.replace("_", " ") for part in DRIVER_PARTS)]
+        text = f"Driver score (PDMS) of the plans' {SCORED_S:.0f} s, followed by an LQR tracker, and its parts.\n\n"
+        return text + markdown_table(header, rows)
 
     def _families(self) -> str:
         names = list(self.policies)
@@ -193,12 +210,14 @@ class JudgedPlan:
     """One plan against the truth. came: or else it counts as one that stands still.
 
     distance: [6] metres from the expert. touches, occupied: [6] bool, in the true boxes and in the published test.
+    score: None where no plan came.
     """
 
     came: bool
     distance: Array
     touches: NDArray[np.bool_]
     occupied: NDArray[np.bool_]
+    score: DriverScore | None
 
 
 def judge(sample: SampleRecord) -> dict[str, JudgedPlan]:
@@ -213,6 +232,7 @@ def judge(sample: SampleRecord) -> dict[str, JudgedPlan]:
             distance=open_loop.displacement(poses[:, :2], sample.expert[:, :2], np.ones((len(poses), 2))),
             touches=touches(poses, sample.obstacles) & ~excused,
             occupied=open_loop.collisions(lidar_path(poses), lidar_path(sample.expert), grids).box,
+            score=sample.scores[name],
         )
     return judged
 
@@ -225,6 +245,7 @@ def plan_scores(plans: Sequence[JudgedPlan]) -> PlanScores:
     """The figures of one policy's plans."""
     distance = np.stack([plan.distance for plan in plans])
     hits = np.stack([plan.touches for plan in plans])
+    scores = [plan.score for plan in plans if plan.score is not None]
     return PlanScores(
         samples=len(plans),
         failures=sum(not plan.came for plan in plans),
@@ -233,6 +254,11 @@ def plan_scores(plans: Sequence[JudgedPlan]) -> PlanScores:
         collides=float(hits.any(axis=1).mean()),
         collision=Measure.of(hits.astype(np.float64)),
         occupancy=Measure.of(np.stack([plan.occupied for plan in plans]).astype(np.float64)),
+        driver_score=sum(score.score for score in scores) / len(plans),
+        driver_parts={
+            part: float(np.mean([getattr(score, part) for score in scores])) if scores else 0.0
+            for part in DRIVER_PARTS
+        },
     )
 
 

@@ -21,7 +21,9 @@ from opendrivevla_ros.core.plan import Agent, Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.evaluation.driver_score import DriverScore, driver_score
 from opendrivevla_ros.evaluation.map_overlap import TellsMap, cell_counts, mask_cells, polyline_cells
+from opendrivevla_ros.evaluation.world_score import world_scene
 from opendrivevla_ros.policies.registry import BASELINES, kind_of, load_policy
 from opendrivevla_ros.world.expert import Future, roll_out
 from opendrivevla_ros.world.families import FAMILIES, make_scenario
@@ -30,6 +32,7 @@ from opendrivevla_ros.world.rig import nuscenes_rig
 from opendrivevla_ros.world.seeds import Split, seed_of
 from opendrivevla_ros.world.simulation import World
 
+SCORED_S = 3.0  # of the driver score: a plan's length, and that of the world's future
 IMAGE_SIZE = (224, 126)  # for policies that ask for less
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -59,15 +62,16 @@ class SampleRecord:
     """One instant: what was true, what each policy planned, and what the first one saw; all in base_link at t0.
 
     expert: [6, 3] x, y, yaw every 0.5 s. obstacles: for each of these times the boxes [A, 5] (x, y, yaw, length,
-    width) of all others. plans: by policy [6, 3], None where no plan came. agents, found: the road users that were
-    there and those that were named. line_cells, mask_cells: int [4, 3], `map_overlap.cell_counts` of the plan's
-    polylines and of the network's masks, which are None where the policy does not tell them.
+    width) of all others. plans: by policy [6, 3], None where no plan came. scores: of those plans. agents, found: the
+    road users that were there and those that were named. line_cells, mask_cells: int [4, 3], `map_overlap.cell_counts`
+    of the plan's polylines and of the network's masks, which are None where the policy does not tell them.
     """
 
     token: str
     expert: Array
     obstacles: tuple[Array, ...]
     plans: dict[str, Array | None]
+    scores: dict[str, DriverScore | None]
     agents: tuple[AgentLabel, ...]
     found: tuple[Agent, ...]
     line_cells: NDArray[np.int64]
@@ -120,6 +124,8 @@ def record_scene(
         assert labels is not None
         assert elements is not None  # the world always tells
         mount = sample.observation.rig.lidar_to_base
+        future = roll_out(world)
+        scored = world_scene(world, future)
         true_cells = polyline_cells(elements, mount)
         result = observer.map_result if isinstance(observer, TellsMap) and first is not None else None
         marked = np.zeros_like(true_cells) if result is None else mask_cells(result)
@@ -127,8 +133,12 @@ def record_scene(
             SampleRecord(
                 token=sample.token,
                 expert=sample.future,
-                obstacles=obstacle_boxes(world, roll_out(world)),
+                obstacles=obstacle_boxes(world, future),
                 plans={name: None if plan is None else poses_of(plan) for name, plan in plans.items()},
+                scores={
+                    name: None if plan is None else driver_score(plan.trajectory, scored, horizon_s=SCORED_S)
+                    for name, plan in plans.items()
+                },
                 agents=labels,
                 found=() if first is None else first.agents,
                 line_cells=cell_counts(polyline_cells(() if first is None else first.map_elements, mount), true_cells),
