@@ -21,6 +21,7 @@ from opendrivevla_ros.cli.console import (
     packages_of_the_world,
     progress_bar,
 )
+from opendrivevla_ros.cli.evaluate_bag import bag
 from opendrivevla_ros.policies.registry import SHIPPED
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
@@ -47,6 +48,9 @@ class Part:
     name: str
     settings: Mapping[str, Any]
     run: Callable[[Path, Callable[[float], None]], Figures]
+
+
+app.command()(bag)
 
 
 @app.callback()

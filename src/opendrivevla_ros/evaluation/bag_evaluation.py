@@ -1,0 +1,325 @@
+"""A policy beside the human who drove a bag: no labels are needed, the vehicle's own motion is the reference.
+
+Every half second the policy plans from what was recorded, and its plan is held against where the human then drove. The
+human is no truth: where both differ, somebody has to look; that is what the events are for.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opendrivevla_ros.core.geometry import Array, planar_transform, wrap_angle
+from opendrivevla_ros.core.plan import PlanError
+from opendrivevla_ros.core.policy import DrivingPolicy
+from opendrivevla_ros.core.rig import CameraRig
+from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.datasets.bag_samples import bag_samples
+from opendrivevla_ros.datasets.bag_topics import find_input_topics
+from opendrivevla_ros.datasets.bags import BagError, BagReader
+from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
+from opendrivevla_ros.evaluation.comfort import comfort
+from opendrivevla_ros.evaluation.open_loop import stp3_convention, uniad_convention
+from opendrivevla_ros.evaluation.plan_tracker import track
+from opendrivevla_ros.evaluation.world_scenes import EvaluationError, spread, work_on_one_core
+from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.safety.uncertainty import GOOD_METRES, area_under_curve, expected_calibration_error
+
+CONSTANT_VELOCITY = "constant velocity"
+SPEED_BANDS = (0.5, 3.0, 6.0, 10.0, 15.0)  # m/s, between bands
+TURN = np.radians(15.0)  # of heading in 3 s, beyond which the human turns
+EVENT_METRES = 2.0  # from where the human was, at any of the six points
+EVENT_GAP_S = 3.0  # moments of one event are not further apart
+MOST_EVENTS = 50
+
+
+@dataclass(frozen=True)
+class BagTask:
+    """A bag, and how it is read."""
+
+    path: Path
+    rig: CameraRig
+    topic_map: Mapping[str, str] | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A plan beside the human, in base_link at its stamp.
+
+    bag, seek_s: where to look, seconds from the bag's start. plan, human: [6, 3] x, y, yaw; baseline: [6, 2], at
+    constant velocity. jitter: mean distance from the plan before at equal times, metres; None for a scene's first.
+    comfortable, human_comfortable: of both, followed by the tracker. seconds: that the plan took.
+    """
+
+    bag: str
+    seek_s: float
+    stamp_ns: int
+    speed: float
+    plan: Array
+    human: Array
+    baseline: Array
+    confidence: float
+    jitter: float | None
+    comfortable: bool
+    human_comfortable: bool
+    seconds: float
+
+    @property
+    def distance(self) -> Array:
+        """[6] metres."""
+        return np.hypot(*(self.plan[:, :2] - self.human[:, :2]).T)
+
+    @property
+    def offset(self) -> Array:
+        """[6, 2] metres that the plan is ahead of the human, and to the left, in the human's heading at each point."""
+        off, yaw = self.plan[:, :2] - self.human[:, :2], self.human[:, 2]
+        along = off[:, 0] * np.cos(yaw) + off[:, 1] * np.sin(yaw)
+        return np.column_stack([along, off[:, 1] * np.cos(yaw) - off[:, 0] * np.sin(yaw)])
+
+    @property
+    def turn(self) -> str:
+        """What the human does within 3 s."""
+        turned = self.human[-1, 2]
+        return "straight" if abs(turned) < TURN else "left" if turned > 0 else "right"
+
+
+@dataclass(frozen=True)
+class BagRecord:
+    """What came of one bag. failures: plans that did not come, by reason. unknown: moments whose human future ends
+    before 3 s, which count nowhere. problem: why there is nothing; empty where there is.
+    """
+
+    bag: str
+    moments: tuple[Moment, ...] = ()
+    failures: Mapping[str, int] | None = None
+    unknown: int = 0
+    problem: str = ""
+
+
+def evaluate_bags(
+    policy: str,
+    tasks: Sequence[BagTask],
+    *,
+    device: str = "cpu",
+    processes: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[BagRecord]:
+    """Every bag's record, as many bags at a time as there are processes.
+
+    Raises CheckpointError for a policy that cannot be loaded, EvaluationError for a bag that is given twice.
+    """
+    twice = [path for path, count in Counter(task.path.resolve() for task in tasks).items() if count > 1]
+    if twice:
+        raise EvaluationError(f"{twice[0]} is given twice, and would count twice; give every bag once")
+    load_policy(policy, device=device)
+    work = partial(_record, policy=policy, device=device)
+    return spread(work, tasks, processes=processes, progress=progress)
+
+
+@lru_cache(maxsize=1)
+def _loaded(policy: str, device: str) -> DrivingPolicy:
+    loaded = load_policy(policy, device=device)
+    work_on_one_core()
+    return loaded
+
+
+def _record(task: BagTask, *, policy: str, device: str) -> BagRecord:
+    try:
+        return record_bag(task, _loaded(policy, device))
+    except BagError as error:
+        return BagRecord(str(task), problem=str(error))
+
+
+def record_bag(task: BagTask, policy: DrivingPolicy) -> BagRecord:
+    """A policy beside the human of one bag. Raises BagError for a bag that cannot be read, or gives no moment."""
+    moments: list[Moment] = []
+    failures: Counter[str] = Counter()
+    unknown = 0
+    before: tuple[DrivingSample, Trajectory] | None = None
+    with BagReader(task.path) as bag:
+        inputs = find_input_topics(bag, task.topic_map)
+        for sample in bag_samples(bag, inputs, task.rig, image_size=policy.info.image_size):
+            if sample.index == 0:
+                policy.reset()
+                before = None
+            began = time.perf_counter()
+            try:
+                plan = policy.plan(sample.observation)
+            except PlanError as error:
+                failures[error.failure.name.lower()] += 1
+                before = None
+                continue
+            seconds = time.perf_counter() - began
+            if sample.future_mask.all():
+                moments.append(_moment(task, bag.start_ns, sample, plan.trajectory, plan.confidence, before, seconds))
+            else:
+                unknown += 1
+            before = (sample, plan.trajectory)
+    return BagRecord(str(task), tuple(moments), dict(failures), unknown)
+
+
+def _moment(
+    task: BagTask,
+    start_ns: int,
+    sample: DrivingSample,
+    plan: Trajectory,
+    confidence: float,
+    before: tuple[DrivingSample, Trajectory] | None,
+    seconds: float,
+) -> Moment:
+    ego = sample.observation.ego
+    times = np.asarray(FUTURE_TIMES_S)
+    return Moment(
+        bag=str(task),
+        seek_s=max(0.0, (sample.observation.stamp_ns - start_ns) * 1e-9),
+        stamp_ns=sample.observation.stamp_ns,
+        speed=ego.speed,
+        plan=_at(plan, times),
+        human=sample.future,
+        baseline=np.outer(times, ego.velocity[:2]),
+        confidence=confidence,
+        jitter=None if before is None else _jitter(before, sample, plan),
+        comfortable=_comfortable(plan, ego.speed),
+        human_comfortable=_comfortable(Trajectory.from_waypoints(times, sample.future[:, :2], ego.speed), ego.speed),
+        seconds=seconds,
+    )
+
+
+def _at(plan: Trajectory, times: Array) -> Array:
+    """[T, 3] x, y, yaw at times; the last point's beyond the plan's end."""
+    known = np.concatenate([[0.0], plan.times])
+    columns = (*np.vstack([np.zeros(2), plan.xy]).T, np.unwrap(np.concatenate([[0.0], plan.yaw])))
+    return np.column_stack([np.interp(times, known, column) for column in columns])
+
+
+def _jitter(before: tuple[DrivingSample, Trajectory], sample: DrivingSample, plan: Trajectory) -> float:
+    then, old = before
+    since_s = (sample.observation.stamp_ns - then.observation.stamp_ns) * 1e-9
+    shared = np.arange(0.5, old.times[-1] - since_s + 1e-9, 0.5)
+    if not len(shared):
+        return 0.0
+    to_then = np.linalg.inv(then.observation.ego.base_to_world) @ sample.observation.ego.base_to_world
+    new = _at(plan, shared)
+    moved = np.stack([(to_then @ planar_transform(*pose))[:2, 3] for pose in new])
+    return float(np.hypot(*(moved - _at(old, shared + since_s)[:, :2]).T).mean())
+
+
+def _comfortable(plan: Trajectory, speed: float) -> bool:
+    return comfort(track(plan, max(speed, 0.0), horizon_s=float(plan.times[-1]))).comfortable
+
+
+def bag_results(records: Sequence[BagRecord]) -> dict[str, Any]:
+    """All figures, ready for JSON. Raises EvaluationError where no bag gave a plan beside a human's way."""
+    moments = [moment for record in records for moment in record.moments]
+    if not moments:
+        problems = "; ".join(record.problem for record in records if record.problem)
+        raise EvaluationError(f"no plan could be held against a human's way ({problems or 'the bags are too short'})")
+    confidence = np.array([moment.confidence for moment in moments])
+    good = np.array([moment.distance[-1] <= GOOD_METRES for moment in moments])
+    jitter = [moment.jitter for moment in moments if moment.jitter is not None]
+    failures: Counter[str] = Counter()
+    for record in records:
+        failures.update(record.failures or {})
+    return {
+        "bags": [
+            {"bag": record.bag, "plans": len(record.moments), "unknown": record.unknown, "problem": record.problem}
+            for record in records
+        ],
+        "plans": len(moments),
+        "failures": dict(failures),
+        "unknown": sum(record.unknown for record in records),
+        "all": _errors(moments),
+        "by_speed": {name: _errors(some) for name, some in _by_speed(moments).items() if some},
+        "by_turn": {
+            turn: _errors(some)
+            for turn in ("straight", "left", "right")
+            if (some := [moment for moment in moments if moment.turn == turn])
+        },
+        "comfortable": float(np.mean([moment.comfortable for moment in moments])),
+        "human_comfortable": float(np.mean([moment.human_comfortable for moment in moments])),
+        "jitter": _quantiles(jitter),
+        "latency_s": _quantiles([moment.seconds for moment in moments]),
+        "confidence": {
+            "bad_share": float((~good).mean()),
+            "calibration_error": expected_calibration_error(np.clip(confidence, 0.0, 1.0), good),
+            "area": _finite(area_under_curve(confidence, good)),
+        },
+        "events": events(moments),
+    }
+
+
+def events(moments: Sequence[Moment]) -> list[dict[str, Any]]:
+    """Where plan and human differ most, worst first, each once: what to look at, and where it is in which bag."""
+    found: list[list[Moment]] = []
+    for moment in sorted(moments, key=lambda one: (one.bag, one.seek_s)):
+        if moment.distance.max() < EVENT_METRES:
+            continue
+        last = found[-1][-1] if found else None
+        if last is not None and last.bag == moment.bag and moment.seek_s - last.seek_s <= EVENT_GAP_S:
+            found[-1].append(moment)
+        else:
+            found.append([moment])
+    worst = [max(group, key=lambda one: float(one.distance.max())) for group in found]
+    worst.sort(key=lambda one: -float(one.distance.max()))
+    return [
+        {
+            "bag": one.bag,
+            "seek_s": round(one.seek_s, 2),
+            "stamp_ns": one.stamp_ns,
+            "metres": round(float(one.distance.max()), 2),
+            "ahead": round(float(one.offset[-1, 0]), 2),
+            "left": round(float(one.offset[-1, 1]), 2),
+            "speed": round(one.speed, 2),
+            "turn": one.turn,
+            "confidence": round(one.confidence, 3),
+        }
+        for one in worst[:MOST_EVENTS]
+    ]
+
+
+def _errors(moments: Sequence[Moment]) -> dict[str, Any]:
+    distance = np.stack([moment.distance for moment in moments])
+    baseline = np.stack([np.hypot(*(moment.baseline - moment.human[:, :2]).T) for moment in moments])
+    offset = np.stack([moment.offset[-1] for moment in moments])
+    heading = np.abs([float(wrap_angle(moment.plan[-1, 2] - moment.human[-1, 2])) for moment in moments])
+    return {
+        "plans": len(moments),
+        "l2": {second: float(distance[:, 2 * second - 1].mean()) for second in (1, 2, 3)},
+        "uniad": uniad_convention(distance).average,
+        "stp3": stp3_convention(distance).average,
+        CONSTANT_VELOCITY: {"uniad": uniad_convention(baseline).average, "stp3": stp3_convention(baseline).average},
+        "lengthwise": float(np.abs(offset[:, 0]).mean()),
+        "ahead": float(offset[:, 0].mean()),
+        "sideways": float(np.abs(offset[:, 1]).mean()),
+        "left": float(offset[:, 1].mean()),
+        "heading": float(heading.mean()),
+    }
+
+
+def _by_speed(moments: Sequence[Moment]) -> dict[str, list[Moment]]:
+    edges = (-np.inf, *SPEED_BANDS, np.inf)
+    return {
+        f"{max(low, 0):g} to {high:g} m/s" if np.isfinite(high) else f"{low:g} m/s and more": [
+            moment for moment in moments if low <= moment.speed < high
+        ]
+        for low, high in pairwise(edges)
+    }
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {name: float(np.quantile(values, share)) for name, share in (("p50", 0.5), ("p95", 0.95))}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
