@@ -66,7 +66,7 @@ def test_a_baseline_beside_a_human_is_about_as_far_off_as_constant_velocity(bag:
     assert everything["l2"][1] < everything["l2"][3]
     assert sum(row["plans"] for row in results["by_turn"].values()) == results["plans"] == len(record.moments)
     assert 0 < results["latency_s"]["p50"] < 0.1
-    assert results["jitter"]["p50"] < 1.0
+    assert 0 < results["jitter"]["p50"] < 3.0
     assert 0 <= record.moments[0].seek_s < 1
 
 
