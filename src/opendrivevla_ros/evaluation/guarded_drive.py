@@ -39,6 +39,7 @@ EPOCH_NS = 1_700_000_000_000_000_000
 LEAD_IN_NS = 2_000_000_000  # so long the expert drives, before the guard is armed
 STALE_NS = 2_000_000_000  # the vehicle brakes without anything newer
 REACH_METRES = 60.0  # of what the model tells
+THROUGH_S = 1.5  # a plan through a road user is where that will be after so long, and goes on
 STANDS_NS = 3_000_000_000  # a vehicle that stands so long after a fault will not go on
 BODY = Body(front=3.414, rear=0.67, half_width=0.865)
 
@@ -378,9 +379,9 @@ def _spoil(trajectory: Trajectory, agents: tuple[Agent, ...], speed: float, faul
     if fault.aside_m:
         return Trajectory.from_waypoints(trajectory.times, trajectory.xy + np.array([0.0, fault.aside_m]), speed)
     if fault.into_agent:
-        ahead = [agent.position[:2] for agent in agents if 6.0 < agent.position[0] < 3.0 * max(speed, 3.0)]
+        ahead = [agent for agent in agents if 6.0 < agent.position[0] < 3.0 * max(speed, 3.0)]
         if ahead:
-            target = min(ahead, key=lambda place: float(np.hypot(*place)))
-            xy = np.outer(trajectory.times / trajectory.times[-1], target)
-            return Trajectory.from_waypoints(trajectory.times, xy, speed)
+            nearest = min(ahead, key=lambda agent: float(np.hypot(*agent.position[:2])))
+            there = nearest.position[:2] + THROUGH_S * nearest.velocity
+            return Trajectory.from_waypoints(trajectory.times, np.outer(trajectory.times / THROUGH_S, there), speed)
     return trajectory
