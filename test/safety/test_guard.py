@@ -183,7 +183,19 @@ def test_what_is_no_plan_is_answered_in_the_same_cycle_and_until_a_plan_comes(dr
     assert {decision.reasons for decision in decisions} == {("waypoints must be finite",)}
     assert all(decision.stop is not None for decision in decisions)
     drive.guard.take(drive.candidate())
-    assert "finite" not in "".join(drive.go(0.05)[-1].reasons)
+    assert drive.go(0.4)[-1].state is State.NOMINAL
+
+
+def test_plans_that_jumped_and_then_agree_are_sent_again(drive: Drive) -> None:
+    drive.plans = False
+    slower = straight(2.0)
+    drive.guard.take(drive.candidate(slower))
+    assert drive.go(0.05)[-1].state is State.FALLBACK
+    states = []
+    for _ in range(8):  # 0.4 s, much less than the old plan goes on for
+        drive.guard.take(drive.candidate(straight(drive.speed)))
+        states.append(drive.go(0.05)[-1].state)
+    assert states[-1] is State.NOMINAL
 
 
 def test_road_users_that_were_seen_must_be_seen_again(drive: Drive) -> None:

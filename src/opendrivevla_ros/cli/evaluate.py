@@ -298,6 +298,7 @@ def _write(path: Path, text: str) -> None:
         try:
             file.write(text)
             file.flush()
+            os.fchmod(file.fileno(), 0o644)  # temporary files are for their owner alone
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)

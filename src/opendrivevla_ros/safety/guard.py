@@ -78,6 +78,7 @@ class Guard:
         self.settings = settings
         self._scene: Scene | None = None
         self._newest: PlacedTrajectory | None = None
+        self._before: PlacedTrajectory | None = None  # the candidate before the newest
         self._refused = ""  # why the newest is none
         self._unsure = 0  # plans in a row
         self._is_new = False
@@ -97,12 +98,13 @@ class Guard:
 
     def take(self, candidate: PlacedTrajectory) -> None:
         """A plan has come; the next cycle decides about it."""
-        self._newest, self._is_new, self._refused = candidate, True, ""
+        self._before, self._newest, self._is_new, self._refused = self._newest, candidate, True, ""
         self._unsure = self._unsure + 1 if candidate.confidence < self.settings.least_confidence else 0
 
     def refuse(self, reason: str) -> None:
         """Something has come in place of a plan that is none; until a plan comes, there is none."""
-        self._newest, self._is_new, self._refused = None, False, reason
+        self._before = self._newest = None
+        self._is_new, self._refused = False, reason
 
     def see(self, scene: Scene) -> None:
         """What is around has been seen anew."""
@@ -110,7 +112,7 @@ class Guard:
 
     def forget(self) -> None:
         """Drops all plans and scenes, as after a jump of the clock: what they were made for is over."""
-        self._scene = self._newest = self._good = None
+        self._scene = self._newest = self._before = self._good = None
         self._is_new, self._refused, self._unsure = False, "", 0
 
     def cycle(
@@ -154,7 +156,11 @@ class Guard:
 
     def _check(self, candidate: PlacedTrajectory, ego: EgoState, now_ns: int) -> tuple[Check, ...]:
         since, age_s = _since(candidate.ego, ego, now_ns)
-        good, scene = self._good if self._good is not candidate else None, self._scene
+        scene = self._scene
+        # what the vehicle follows must not jump; once that is a stop, the plans must agree with one another
+        good = self._good if self.supervisor.sends is Source.MODEL else self._before
+        if good is candidate:
+            good = None
         around = Surroundings(
             speed=ego.speed,
             age=age_s,
