@@ -183,6 +183,7 @@ def test_what_is_no_plan_is_answered_in_the_same_cycle_and_until_a_plan_comes(dr
     assert {decision.reasons for decision in decisions} == {("waypoints must be finite",)}
     assert all(decision.stop is not None for decision in decisions)
     drive.guard.take(drive.candidate())
+    drive.guard.see(drive.scene())
     assert drive.go(0.4)[-1].state is State.NOMINAL
 
 
