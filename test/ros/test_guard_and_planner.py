@@ -25,6 +25,7 @@ WIRES = [
     )
     for argument in ("-r", f"~/{name}:=/vla_node/{topic}")
 ]
+RESTART_S = 90.0  # of a process, on a machine that has much to do
 REACTION_S = 1.0  # 0.4 s of heartbeat_timeout, a heartbeat, a cycle, and a machine that has much to do
 
 
@@ -62,6 +63,7 @@ class Chain:
             lambda status: status.state == state and word in "; ".join(status.reasons),
             since=since,
             what=f"guard in state {state} {word!r}",
+            timeout_s=RESTART_S,
         )
 
     def sources(self, since: int) -> set[int]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from opendrivevla_ros.cli import demo_guard
 from opendrivevla_ros.cli.console import (
     CommandError,
     console,
@@ -25,6 +24,7 @@ from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.datasets.bags import RIG_FILE, BagWriter
 from opendrivevla_ros.policies.registry import SHIPPED
+from opendrivevla_ros.ros import demo_guard
 from opendrivevla_ros.ros.command_node import ros_node
 from opendrivevla_ros.ros.listener import OUTPUTS, STAMPED_PLANS, Heard, Listener
 
