@@ -1,7 +1,6 @@
 """Plans beside the human of a bag: figures that are plain, events that are told once, and bags that give nothing."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from training.finetune_inputs import cut_bag
 from typer.testing import CliRunner
 
 from opendrivevla_ros.cli.main import app
 from opendrivevla_ros.cli.replay import rig_of
-from opendrivevla_ros.datasets.bags import RIG_FILE, BagReader, BagWriter
 from opendrivevla_ros.datasets.world_bag import write_world_bag
 from opendrivevla_ros.evaluation.bag_evaluation import (
     EVENT_GAP_S,
@@ -45,15 +44,6 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("drive") / "bag"
     write_world_bag(path, family="free_road", duration_s=6.0, image_size=(64, 36))
     return path
-
-
-def cut(source: Path, target: Path, seconds: float) -> Path:
-    with BagReader(source) as reader, BagWriter(target) as writer:
-        for entry in reader.messages():
-            if entry.stamp_ns - reader.start_ns <= seconds * 1e9:
-                writer.write_bytes(entry.topic, entry.type, entry.data, entry.stamp_ns)
-    shutil.copy(source / RIG_FILE, target / RIG_FILE)
-    return target
 
 
 def test_a_baseline_beside_a_human_is_about_as_far_off_as_constant_velocity(bag: Path) -> None:
@@ -101,7 +91,7 @@ def test_moments_of_another_bag_or_much_later_are_another_event() -> None:
 
 
 def test_bags_that_give_nothing_are_named_and_counted_and_not_averaged(bag: Path, tmp_path: Path) -> None:
-    short = cut(bag, tmp_path / "short", 0.3)
+    short = cut_bag(bag, tmp_path / "short", 0.3)
     tasks = [BagTask(path, rig_of(path, None)) for path in (bag, short)]
     one = evaluate_bags("constant_velocity", tasks, processes=1)
     two = evaluate_bags("constant_velocity", tasks, processes=2)

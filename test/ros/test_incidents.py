@@ -1,6 +1,5 @@
 """Incident folders: how often, how much, and what cannot be written."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def test_the_oldest_go_when_there_are_too_many_and_the_newest_stays(tmp_path: Pa
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     told: list[str] = []
-    Incidents(told.append).report(replace(incident(tmp_path / "file")))
+    Incidents(told.append).report(incident(tmp_path / "file"))
     wait_until(lambda: told, "a sentence")
     assert "an incident cannot be written" in told[0]
     assert "see incidents.folder" in told[0]

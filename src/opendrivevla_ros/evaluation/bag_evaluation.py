@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from opendrivevla_ros.core.geometry import Array, planar_transform, wrap_angle
+from opendrivevla_ros.core.geometry import Array, invert, wrap_angle
 from opendrivevla_ros.core.plan import PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.core.rig import CameraRig
@@ -29,6 +29,7 @@ from opendrivevla_ros.evaluation.open_loop import stp3_convention, uniad_convent
 from opendrivevla_ros.evaluation.plan_tracker import track
 from opendrivevla_ros.evaluation.world_scenes import EvaluationError, spread, work_on_one_core
 from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.safety.course import Course
 from opendrivevla_ros.safety.uncertainty import GOOD_METRES, area_under_curve, expected_calibration_error
 
 CONSTANT_VELOCITY = "constant velocity"
@@ -183,7 +184,7 @@ def _moment(
         seek_s=max(0.0, (sample.observation.stamp_ns - start_ns) * 1e-9),
         stamp_ns=sample.observation.stamp_ns,
         speed=ego.speed,
-        plan=_at(plan, times),
+        plan=_course(plan).at(times),
         human=sample.future,
         baseline=np.outer(times, ego.velocity[:2]),
         confidence=confidence,
@@ -194,23 +195,20 @@ def _moment(
     )
 
 
-def _at(plan: Trajectory, times: Array) -> Array:
-    """[T, 3] x, y, yaw at times; the last point's beyond the plan's end."""
-    known = np.concatenate([[0.0], plan.times])
-    columns = (*np.vstack([np.zeros(2), plan.xy]).T, np.unwrap(np.concatenate([[0.0], plan.yaw])))
-    return np.column_stack([np.interp(times, known, column) for column in columns])
-
-
 def _jitter(before: tuple[DrivingSample, Trajectory], sample: DrivingSample, plan: Trajectory) -> float:
     then, old = before
-    since_s = (sample.observation.stamp_ns - then.observation.stamp_ns) * 1e-9
+    now = sample.observation
+    since_s = (now.stamp_ns - then.observation.stamp_ns) * 1e-9
     shared = np.arange(0.5, old.times[-1] - since_s + 1e-9, 0.5)
     if not len(shared):
         return 0.0
-    to_then = np.linalg.inv(then.observation.ego.base_to_world) @ sample.observation.ego.base_to_world
-    new = _at(plan, shared)
-    moved = np.stack([(to_then @ planar_transform(*pose))[:2, 3] for pose in new])
-    return float(np.hypot(*(moved - _at(old, shared + since_s)[:, :2]).T).mean())
+    to_now = invert(now.ego.base_to_world) @ then.observation.ego.base_to_world
+    apart = _course(plan).at(shared)[:, :2] - Course.seen_from(old, to_now, since_s).at(shared)[:, :2]
+    return float(np.hypot(*apart.T).mean())
+
+
+def _course(plan: Trajectory) -> Course:
+    return Course.seen_from(plan, np.eye(4), 0.0)
 
 
 def _comfortable(plan: Trajectory, speed: float) -> bool:

@@ -4,7 +4,7 @@ As there, accelerations are smoothed and derivatives taken by fitting parabolas 
 each (Savitzky and Golay, 1964): a tracker's commands step, and a passenger does not feel a step of 0.1 s.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.signal import savgol_filter
@@ -42,21 +42,15 @@ class Comfort:
         return not self.exceeded
 
 
-LIMITS = dict(
-    zip(
-        (field.name for field in fields(Comfort)),
-        (
-            MOST_BRAKING,
-            MOST_ACCELERATION,
-            MOST_LATERAL,
-            MOST_JERK,
-            MOST_LENGTHWISE_JERK,
-            MOST_YAW_ACCELERATION,
-            MOST_YAW_RATE,
-        ),
-        strict=True,
-    )
-)
+LIMITS = {
+    "braking": MOST_BRAKING,
+    "acceleration": MOST_ACCELERATION,
+    "lateral": MOST_LATERAL,
+    "jerk": MOST_JERK,
+    "lengthwise_jerk": MOST_LENGTHWISE_JERK,
+    "yaw_acceleration": MOST_YAW_ACCELERATION,
+    "yaw_rate": MOST_YAW_RATE,
+}
 
 
 def comfort(motion: Motion) -> Comfort:

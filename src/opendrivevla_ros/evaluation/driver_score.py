@@ -15,29 +15,14 @@ from opendrivevla_ros.core.geometry import Array, distances_along
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.evaluation.comfort import Comfort, comfort
 from opendrivevla_ros.evaluation.plan_tracker import STEP_S, Motion, track
+from opendrivevla_ros.safety.plan_checks import Body
 
 HORIZON_S = 4.0
+BODY = Body(front=3.414, rear=0.67, half_width=0.925)  # of the nuScenes cars, as the published evaluation has them
 PROJECTED_S = (0.0, 0.3, 0.6, 0.9)  # ahead of every instant, for the time to collision
 STANDS = 0.05  # m/s
 LEAST_PROGRESS = 5.0  # metres: where the reference drives less, progress is not judged
 STATIC_FACTOR = 0.5  # of a collision with what is no road user
-
-
-@dataclass(frozen=True)
-class Body:
-    """The vehicle around base_link, metres."""
-
-    front: float = 3.414
-    rear: float = 0.67
-    width: float = 1.85
-
-    def boxes(self, poses: Array) -> Array:
-        """[..., 5] x, y, yaw, length, width at poses [..., 3] of base_link."""
-        ahead = (self.front - self.rear) / 2
-        x = poses[..., 0] + ahead * np.cos(poses[..., 2])
-        y = poses[..., 1] + ahead * np.sin(poses[..., 2])
-        size = np.broadcast_to([self.front + self.rear, self.width], (*x.shape, 2))
-        return np.concatenate([np.stack([x, y, poses[..., 2]], axis=-1), size], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -80,9 +65,7 @@ class DriverScore:
         return self.no_collision * self.drivable * mean
 
 
-def driver_score(
-    plan: Trajectory, scene: Scene, body: Body | None = None, horizon_s: float = HORIZON_S
-) -> DriverScore:
+def driver_score(plan: Trajectory, scene: Scene, body: Body = BODY, horizon_s: float = HORIZON_S) -> DriverScore:
     """Raises ValueError for a plan that is not finite, and for a scene that is shorter than what is scored."""
     if not np.isfinite(plan.xy).all():
         raise ValueError("a plan that is not finite has no driver score; count it as one that failed")
@@ -92,7 +75,7 @@ def driver_score(
     if scene.others.shape[1] < instants:
         known = scene.others.shape[1] * STEP_S
         raise ValueError(f"the scene is known for {known:.1f} s, but {seconds:.1f} s are scored; shorten the horizon")
-    boxes = (body or Body()).boxes(np.column_stack([motion.xy, motion.yaw]))
+    boxes = body.boxes(np.column_stack([motion.xy, motion.yaw]))
     found = comfort(motion)
     no_collision = _no_collision(motion, boxes, scene)
     return DriverScore(
