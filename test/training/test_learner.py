@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.datasets.world_samples import NoPictures
 from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.language_samples import true_features
@@ -14,6 +15,7 @@ from opendrivevla_ros.training.learner import Learner, LearnerPolicy, load_learn
 from opendrivevla_ros.training.moments import Moment
 from opendrivevla_ros.training.own_drives import draw_own_drives, own_drive
 from opendrivevla_ros.training.world_drives import renderer_of, stretches
+from opendrivevla_ros.world.rig import nuscenes_rig
 from opendrivevla_ros.world.seeds import Split
 
 CONFIG = small_perception()
@@ -85,3 +87,19 @@ def test_a_learners_drives_are_drawn_from_its_weights(tmp_path: Path):
     assert list(shares) == [0.0, 1.0]
     (length,) = DriveStore(folder).lengths
     assert length > 1
+
+
+def test_a_drive_without_pictures_is_the_same_drive(tmp_path: Path):
+    torch.manual_seed(0)
+    learner = Learner(CONFIG)
+    seen = own_drive(4, lambda record: LearnerPolicy(learner, record), renderer_of(IMAGE_SIZE))
+    unseen = own_drive(4, lambda record: LearnerPolicy(learner, record), NoPictures(nuscenes_rig(*IMAGE_SIZE)))
+    assert len(seen) == len(unseen) > 1
+    for one, other in zip(seen, unseen, strict=True):
+        assert len(one.sample.observation.frames) == 6
+        assert other.sample.observation.frames == ()
+        assert one.words == other.words
+        np.testing.assert_array_equal(one.sample.future, other.sample.future)
+        truths = true_features(one, CONFIG), true_features(other, CONFIG)
+        for name in ("agents", "map_elements"):
+            assert torch.equal(*(getattr(truth, name) for truth in truths))

@@ -1,13 +1,14 @@
 """The driving world as training samples without a detour over the disk: drawn when they are asked for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from opendrivevla_ros.core.ego import DrivingCommand
 from opendrivevla_ros.core.geometry import apply, invert, planar_transform, wrap_angle, yaw_of
 from opendrivevla_ros.core.observation import CameraFrame, Observation
+from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.map_elements import MapGeometry
 from opendrivevla_ros.datasets.world_labels import SeenActor, Sight, road_layers
@@ -23,6 +24,13 @@ START_NS = 1_700_000_000_000_000_000  # of every scene
 SAMPLE_STEPS = 5  # two samples a second
 
 
+@dataclass(frozen=True)
+class NoPictures:
+    """Stands in a renderer's place where no picture is needed, as for who reads the truth: it draws none."""
+
+    rig: CameraRig
+
+
 class WorldSampler:
     """Samples of one scenario that the expert drives; make one for each scenario, the renderer once.
 
@@ -33,7 +41,7 @@ class WorldSampler:
     def __init__(
         self,
         scenario: Scenario,
-        renderer: Renderer,
+        renderer: Renderer | NoPictures,
         *,
         map_reach: tuple[float, float] = (51.2, 51.2),
         effects: ImageEffects = NO_EFFECTS,
@@ -87,13 +95,18 @@ class WorldSampler:
         )
 
 
-def world_observation(world: World, renderer: Renderer, effects: ImageEffects = NO_EFFECTS) -> Observation:
-    """What a policy sees of the world now, all six pictures at once."""
+def world_observation(
+    world: World, renderer: Renderer | NoPictures, effects: ImageEffects = NO_EFFECTS
+) -> Observation:
+    """What a policy sees of the world now, all six pictures at once, or none."""
     stamp_ns = START_NS + world.time_ns
-    pictures = zip(renderer.rig.cameras, renderer.render(world.state, effects), strict=True)
+    frames: tuple[CameraFrame, ...] = ()
+    if not isinstance(renderer, NoPictures):
+        pictures = zip(renderer.rig.cameras, renderer.render(world.state, effects), strict=True)
+        frames = tuple(CameraFrame(camera.name, stamp_ns, picture) for camera, picture in pictures)
     return Observation(
         stamp_ns=stamp_ns,
-        frames=tuple(CameraFrame(camera.name, stamp_ns, picture) for camera, picture in pictures),
+        frames=frames,
         rig=renderer.rig,
         ego=replace(world.ego_state(), stamp_ns=stamp_ns),
         command=DrivingCommand(world.command, is_default=False),

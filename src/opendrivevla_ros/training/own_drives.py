@@ -15,7 +15,7 @@ import torch
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
-from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
 from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training.learner import LearnerPolicy, load_learner
@@ -25,6 +25,7 @@ from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.outcome import drive
 from opendrivevla_ros.world.policy_driver import PolicyDriver
 from opendrivevla_ros.world.renderer import Renderer
+from opendrivevla_ros.world.rig import nuscenes_rig
 from opendrivevla_ros.world.seeds import Split
 from opendrivevla_ros.world.simulation import World
 
@@ -38,15 +39,15 @@ def draw_own_drives(
     *,
     first: int,
     scenarios: int,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     processes: int,
     tokenizer: Path | None = None,
 ) -> Iterator[float]:
     """Has a driver drive training scenarios `first` to `first + scenarios` into a store.
 
     driver: a policy's checkpoint folder, a learner's weights file, or with a tokenizer's folder those of a language
-    stage that reads the truth. Yields the share that is done; drives that are
-    there are kept.
+    stage that reads the truth. image_size: None for drives without pictures, which take a fraction of the time. Yields
+    the share that is done; drives that are there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     wanted = [number for number in range(first, first + scenarios) if f"{NAME}{number:06d}" not in done]
@@ -58,7 +59,7 @@ def draw_own_drives(
             yield 1 - (len(wanted) - count) / scenarios
 
 
-def own_drive(number: int, make_policy: MakePolicy, renderer: Renderer) -> list[StoredSample]:
+def own_drive(number: int, make_policy: MakePolicy, renderer: Renderer | NoPictures) -> list[StoredSample]:
     """What a policy met in training scenario `number`, up to its end, the time limit or a collision."""
     family, seed = scenario_of(number, Split.TRAIN)
     sampler = WorldSampler(make_scenario(family, seed), renderer, map_reach=MAP_REACH)
@@ -76,8 +77,9 @@ def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[Wo
     return observe
 
 
-def _draw(folder: Path, driver: Path, tokenizer: Path | None, number: int, image_size: tuple[int, int]) -> None:
-    found = own_drive(number, _driver(driver, tokenizer), renderer_of(image_size))
+def _draw(folder: Path, driver: Path, tokenizer: Path | None, number: int, image_size: tuple[int, int] | None) -> None:
+    eyes = renderer_of(image_size) if image_size else NoPictures(nuscenes_rig())
+    found = own_drive(number, _driver(driver, tokenizer), eyes)
     DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
 
 

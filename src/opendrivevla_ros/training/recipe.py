@@ -69,13 +69,14 @@ class OwnDrivesStep:
     """The policy as it is by now, or who reads the truth, drives training scenarios `first` to `first + scenarios`.
 
     learner: name of the step that it learned in, a learner's or a language stage of the truth; None for the policy.
-    Nothing learns.
+    pictures: without them only steps of the truth can read the drives. Nothing learns.
     """
 
     name: str
     first: int
     scenarios: int
     learner: str | None = None
+    pictures: bool = True
 
 
 Step = TrainingStep | OwnDrivesStep

@@ -121,7 +121,7 @@ class RecipeRun:
             driver,
             first=step.first,
             scenarios=step.scenarios,
-            image_size=self.recipe.image_size,
+            image_size=self.recipe.image_size if step.pictures else None,
             processes=processes,
             tokenizer=tokenizer,
         )
