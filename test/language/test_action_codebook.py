@@ -102,3 +102,30 @@ def test_ids_outside_the_codebook_are_refused(outside):
 def test_a_codebook_needs_finite_contours(contours):
     with pytest.raises(ValueError, match="contours"):
         ActionCodebook(contours)
+
+
+def test_a_saved_codebook_is_the_same(tmp_path):
+    CODEBOOK.save(tmp_path / "tokens.npz")
+    loaded = ActionCodebook.load(tmp_path / "tokens.npz")
+    np.testing.assert_array_equal(loaded.contours, CODEBOOK.contours)
+    assert (loaded.length, loaded.width) == (CODEBOOK.length, CODEBOOK.width)
+
+
+def test_a_file_that_is_no_codebook_is_named(tmp_path):
+    np.savez(tmp_path / "other.npz", contours=CODEBOOK.contours)
+    with pytest.raises(ValueError, match=r"other.npz holds no action codebook .*; build it again with `odv codebook`"):
+        ActionCodebook.load(tmp_path / "other.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ValueError, match=r"broken.npz holds no action codebook"):
+        ActionCodebook.load(tmp_path / "broken.npz")
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_the_nearest_of_all_tokens_is_chosen(seed):
+    random = np.random.default_rng(seed)
+    codebook = ActionCodebook(box_contours(random.uniform([0.0, -1.0, -0.4], [3.0, 1.0, 0.4], (200, 3))))
+    poses = random.uniform([-1.0, -2.0, -1.0], [4.0, 2.0, 1.0], (50, 1, 3))
+    corners = box_contours(poses) - codebook.contours
+    nearest = np.hypot(corners[..., 0], corners[..., 1]).sum(axis=-1).argmin(axis=-1)
+    assert np.array_equal(codebook.encode(poses)[:, 0], nearest)

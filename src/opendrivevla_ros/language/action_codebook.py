@@ -4,16 +4,20 @@ Source: AutoVLA (arXiv 2506.13757), action tokens. A token is where a vehicle's 
 x forward, y left, metres; headings in radians. All arithmetic is float64.
 """
 
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from opendrivevla_ros.core.geometry import Array
 
 BOX_LENGTH, BOX_WIDTH = 4.8, 2.0
 LEFT_FRONT, RIGHT_FRONT, RIGHT_REAR, LEFT_REAR = range(4)
+CANDIDATES = 16  # tokens that are looked at before all are
 
 
 def box_contours(poses: ArrayLike, *, length: float = BOX_LENGTH, width: float = BOX_WIDTH) -> Array:
@@ -54,6 +58,22 @@ class ActionCodebook:
     def __len__(self) -> int:
         return len(self.contours)
 
+    def save(self, path: Path) -> None:
+        """Writes the codebook as an .npz file."""
+        np.savez(path, contours=self.contours, box_length_width=np.array([self.length, self.width]))
+
+    @classmethod
+    def load(cls, path: Path) -> "ActionCodebook":
+        """Of an .npz file. Raises ValueError for one that holds no codebook, OSError for one that cannot be read."""
+        try:
+            with np.load(path) as archive:
+                length, width = archive["box_length_width"]
+                return cls(archive["contours"], float(length), float(width))
+        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} holds no action codebook ({error}); build it again with `odv codebook`"
+            ) from None
+
     @cached_property
     def end_poses(self) -> Array:
         """Pose [N, 3] (x, y, heading) at the end of each token, seen from its start."""
@@ -62,9 +82,9 @@ class ActionCodebook:
     def encode(self, trajectories: ArrayLike) -> NDArray[np.int64]:
         """Ids [..., T] of trajectories [..., T, 3]: poses at the end of each half second, seen from the start.
 
-        At each step the token whose contour ends nearest the true one (smallest sum of four corner distances), seen
-        from the pose reached by the tokens before, so that errors are corrected and do not add up. Needs memory for
-        4 N float64 pairs a trajectory. Raises ValueError for no poses, another shape, or values that are not finite.
+        At each step the token whose contour ends nearest the true one (smallest sum of four corner distances, the
+        lowest id of several), seen from the pose reached by the tokens before, so that errors are corrected and do
+        not add up. Raises ValueError for no poses, another shape, or values that are not finite.
         """
         poses = np.asarray(trajectories, dtype=np.float64)
         if poses.ndim < 2 or poses.shape[-1] != 3 or poses.size == 0:
@@ -76,8 +96,8 @@ class ActionCodebook:
         ids = np.zeros(poses.shape[:-1], dtype=np.int64)
         reached = np.zeros((*poses.shape[:-2], 3))
         for step in range(poses.shape[-2]):
-            offsets = _seen_from(targets[..., step, :, :], reached)[..., None, :, :] - self.contours
-            ids[..., step] = np.hypot(offsets[..., 0], offsets[..., 1]).sum(axis=-1).argmin(axis=-1)
+            seen = _seen_from(targets[..., step, :, :], reached)
+            ids[..., step] = self._nearest(seen.reshape(-1, 4, 2)).reshape(ids.shape[:-1])
             reached = self._advanced(reached, ids[..., step])
         return ids
 
@@ -100,9 +120,38 @@ class ActionCodebook:
             reached = poses[..., step, :] = self._advanced(reached, tokens[..., step])
         return poses
 
+    def _nearest(self, contours: Array) -> NDArray[np.int64]:
+        """Ids [N] of the tokens that end nearest to contours [N, 4, 2].
+
+        The sum of four distances is no less than the root of the sum of their squares, by which a tree finds
+        neighbours: the nearest of its candidates is the nearest of all, unless one that the tree left out could be
+        nearer. Where that is so, all are compared.
+        """
+        count = min(CANDIDATES, len(self))
+        bounds, candidates = self._tree.query(contours.reshape(-1, 8), k=np.arange(1, count + 1))
+        candidates = np.sort(candidates, axis=1)
+        distances = _distances(contours[:, None], self.contours[candidates])
+        best = distances.argmin(axis=1)[:, None]
+        ids = np.take_along_axis(candidates, best, axis=1)[:, 0].astype(np.int64)
+        if count < len(self):
+            unsure = np.flatnonzero(np.take_along_axis(distances, best, axis=1)[:, 0] >= bounds[:, -1])
+            for some in np.array_split(unsure, len(unsure) * len(self) // (1 << 20) + 1):
+                ids[some] = _distances(contours[some][:, None], self.contours).argmin(axis=1)
+        return ids
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.contours.reshape(-1, 8))
+
     def _advanced(self, poses: Array, ids: NDArray[np.int64]) -> Array:
         """Poses [..., 3] after one more token each."""
         return contour_poses(_placed(self.contours[ids], poses))
+
+
+def _distances(contours: Array, others: Array) -> Array:
+    """Sums [...] of the distances of corresponding corners of contours [..., 4, 2]."""
+    offsets = contours - others
+    return np.hypot(offsets[..., 0], offsets[..., 1]).sum(axis=-1)
 
 
 def _placed(corners: Array, poses: Array) -> Array:
