@@ -31,6 +31,6 @@ setup(
         for folder in FOLDERS
     ],
     install_requires=requirements("runtime"),
-    extras_require={"training": requirements("training")},
+    extras_require={"training": requirements("training"), "ray": ["ray>=2.40"]},
     entry_points={"console_scripts": ["odv = opendrivevla_ros.cli.main:main"]},
 )

@@ -31,7 +31,7 @@ DECLARED_NAMES = {  # where a module's differs from its own
     "nuscenes": "nuscenes_devkit",
     "PIL": "pillow",
 }
-OPTIONAL_MODULES = {"torchvision", "triton"}
+OPTIONAL_MODULES = {"ray", "torchvision", "triton"}
 
 # SHA-256 of the terms of the Apache License 2.0 up to their end, with every run of white space as one space.
 APACHE_TERMS = "d5e4c8942091934e8f11f49efe6055366918b8034549dbfffc2e71a2c4f5de32"

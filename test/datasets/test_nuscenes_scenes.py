@@ -67,6 +67,58 @@ def test_an_observation_comes_back_as_it_was_exported(samples, frames) -> None:
             np.testing.assert_allclose(found.ego.history, given.ego.history, atol=1e-9)
 
 
+def test_the_keyframes_that_follow_are_those_of_the_data_set_whenever_they_came(tmp_path: Path, root: Path) -> None:
+    late = tmp_path / "set"
+    shutil.copytree(root, late)
+    path = late / VERSION / "sample.json"
+    rows = json.loads(path.read_text())
+    for row in rows[2:]:
+        row["timestamp"] += 30_000  # as a sweep of the lidar more
+    path.write_text(json.dumps(rows))
+    for where in (root, late):
+        scene = next(iter(NuScenesScenes(where, VERSION, image_size=SIZE, map_reach=None)))
+        assert [len(scene.following(index)) for index in range(len(scene))] == [6, 6, 5, 4, 3, 2, 1, 0]
+        first = scene[0].observation.ego.base_to_world
+        for step, following in enumerate(scene.following(0), start=1):
+            there = scene[step]
+            pose = invert(first) @ there.observation.ego.base_to_world
+            np.testing.assert_allclose(following.pose, [*pose[:2, 3], yaw_of(pose)], atol=1e-9)
+            assert [agent.track_id for agent in following.agents] == [agent.track_id for agent in there.agents]
+            for agent, own in zip(following.agents, there.agents, strict=True):
+                np.testing.assert_allclose(agent.position, apply(pose, own.position), atol=1e-9)
+
+
+def test_a_scenes_fingerprint_changes_with_what_the_tables_say_of_it_alone(tmp_path: Path, root: Path) -> None:
+    before = NuScenesScenes(root, VERSION, image_size=SIZE, map_reach=None)
+    assert before.fingerprint("scene-2001") != before.fingerprint("scene-2002")
+    assert before.sample_tokens("scene-2001") == [sample.token for sample in before["scene-2001"]]
+    changed = tmp_path / "set"
+    shutil.copytree(root, changed)
+    lidar = before.data(before.sample_tokens("scene-2002")[3], "LIDAR_TOP")
+    for table, edit in (
+        ("sample_annotation", lambda row: row["sample_token"] == lidar["sample_token"] and row.update(size=[1, 1, 1])),
+        ("ego_pose", lambda row: row["token"] == lidar["ego_pose_token"] and row["translation"].reverse()),
+    ):
+        path = changed / VERSION / f"{table}.json"
+        rows = json.loads(path.read_text())
+        for row in rows:
+            edit(row)
+        path.write_text(json.dumps(rows))
+        after = NuScenesScenes(changed, VERSION, image_size=SIZE, map_reach=None)
+        assert after.fingerprint("scene-2001") == before.fingerprint("scene-2001")
+        assert after.fingerprint("scene-2002") != before.fingerprint("scene-2002")
+        shutil.copy(root / VERSION / f"{table}.json", path)
+
+
+def test_scenes_of_the_split_that_are_not_there_are_named(tmp_path: Path, root: Path) -> None:
+    less = tmp_path / "set"
+    shutil.copytree(root, less)
+    path = less / VERSION / "splits.json"
+    path.write_text(json.dumps({"mine": ["scene-2002", "scene-0009", "scene-0003"]}))
+    scenes = NuScenesScenes(less, VERSION, image_size=SIZE, split="mine", map_reach=None)
+    assert (scenes.names, scenes.absent) == (["scene-2002"], ("scene-0003", "scene-0009"))
+
+
 def test_the_future_is_what_was_driven_and_ends_with_the_scene(samples, frames) -> None:
     start = invert(frames[0].observation.ego.base_to_world)
     for step in range(6):

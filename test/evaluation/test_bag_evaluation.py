@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from training.finetune_inputs import cut_bag
 from typer.testing import CliRunner
 
+from opendrivevla_ros.cli.console import package_version
 from opendrivevla_ros.cli.main import app
 from opendrivevla_ros.cli.replay import rig_of
 from opendrivevla_ros.datasets.world_bag import write_world_bag
@@ -26,6 +27,7 @@ from opendrivevla_ros.evaluation.bag_evaluation import (
     record_bag,
 )
 from opendrivevla_ros.evaluation.bag_report import bag_markdown
+from opendrivevla_ros.evaluation.moments import read_moments
 from opendrivevla_ros.evaluation.world_scenes import EvaluationError
 from opendrivevla_ros.policies.baselines import ConstantVelocityPolicy
 
@@ -58,6 +60,12 @@ def test_a_baseline_beside_a_human_is_about_as_far_off_as_constant_velocity(bag:
     assert 0 < results["latency_s"]["p50"] < 0.1
     assert 0 < results["jitter"]["p50"] < 3.0
     assert 0 <= record.moments[0].seek_s < 1
+    worst = max(record.moments, key=lambda moment: moment.distance.max())
+    assert record.shown[0].metres == pytest.approx(worst.distance.max())
+    assert (record.shown[0].scene, record.shown[0].seconds) == (str(bag), worst.seek_s)
+    np.testing.assert_array_equal(record.shown[0].reference, worst.human[:, :2])
+    assert record.shown[0].front[:2] == b"\xff\xd8"
+    assert sum(results["distances"]["counts"]) == results["plans"]
 
 
 def test_lengthwise_and_sideways_are_in_the_humans_heading() -> None:
@@ -113,7 +121,16 @@ def test_the_command_writes_figures_and_tables(bag: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["plans"] >= 5
+    assert (written["settings"]["policy"], written["settings"]["bags"]) == ("constant_velocity", [str(bag)])
+    assert written["settings"]["version"] == package_version()
+    assert read_moments(tmp_path / "out" / "bag")[0].scene == str(bag)
     assert "Plans beside the human" in (tmp_path / "out" / "results.md").read_text()
     refused = CliRunner().invoke(app, ["evaluate", "bag", str(tmp_path / "nothing")])
     assert refused.exit_code == 1
     assert "Traceback" not in refused.output
+
+
+@pytest.mark.parametrize(("off", "place"), [(0.0, 0), (0.2, 0), (0.3, 1), (1.5, 3), (7.0, 5), (8.5, 6), (100.0, 6)])
+def test_a_plan_counts_once_where_its_greatest_distance_is(off: float, place: int) -> None:
+    found = bag_results([BagRecord("a", (moment(off=off),))])["distances"]
+    assert found["counts"] == [int(index == place) for index in range(len(found["metres"]) + 1)]

@@ -9,18 +9,11 @@ import torch
 from evaluation.scenes import Oracle, make_renderer
 
 from opendrivevla_ros.core.boxes import overlaps
-from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, planar_transform
 from opendrivevla_ros.core.plan import Plan
 from opendrivevla_ros.core.trajectory import Trajectory
-from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.map_overlap import GRID
-from opendrivevla_ros.evaluation.world_open_loop import (
-    evaluate_open_loop,
-    lidar_path,
-    occupancy,
-    open_loop_result,
-    touches,
-)
+from opendrivevla_ros.evaluation.plan_scores import touches
+from opendrivevla_ros.evaluation.world_open_loop import EGO_BODY, evaluate_open_loop, open_loop_result
 from opendrivevla_ros.evaluation.world_scenes import (
     EvaluationError,
     Scene,
@@ -39,7 +32,6 @@ from opendrivevla_ros.world.expert import expert_command, roll_out
 from opendrivevla_ros.world.families import FAMILIES
 from opendrivevla_ros.world.renderer import Renderer
 from opendrivevla_ros.world.seeds import Split, split_of
-from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD
 from opendrivevla_ros.world.vehicle import ego_box
 
 SCENE = Scene("oncoming", 109)
@@ -160,37 +152,13 @@ def test_obstacles_stand_where_the_others_will_be_while_the_expert_drives(render
             for _ in range(5):
                 twin.step(0.1, expert_command(twin))
             there = overlaps(ego_box(twin.ego), twin.traffic.boxes())
-            assert touches(sample.future[step : step + 1], boxes[step : step + 1])[0] == there.any()
+            now = np.zeros(len(boxes[step]), dtype=np.int64)
+            assert touches(sample.future[step : step + 1], boxes[step], now, EGO_BODY)[0] == there.any()
             gaps = [np.hypot(*(boxes[step][:, :2] - sample.future[step, :2]).T).min()]
             own = np.array([twin.ego.x, twin.ego.y])
             actors = twin.traffic.actors()
             gaps.append(min(np.hypot(*(np.array([actor.x, actor.y]) - own)) for actor in actors))
             assert gaps[0] == pytest.approx(gaps[1], abs=1e-6)
-
-
-def test_the_body_turns_with_the_plan() -> None:
-    beside = np.array([[EGO_CENTRE_AHEAD, 2.2, 0.0, 0.5, 0.5]])
-    straight, across = np.zeros((1, 3)), np.array([[0.0, 0.0, 0.5]])
-    assert not touches(straight, [beside])[0]
-    assert touches(across, [beside])[0] or touches(np.array([[0.0, 0.0, 1.0]]), [beside])[0]
-    assert not touches(straight, [np.zeros((0, 5))])[0]
-
-
-def test_the_lidar_goes_round_the_rear_axle() -> None:
-    pose = np.array([4.0, 1.0, 0.6])
-    there = planar_transform(*pose) @ NUSCENES_LIDAR_TO_BASE
-    expected = there[:2, 3] - NUSCENES_LIDAR_TO_BASE[:2, 3]
-    np.testing.assert_allclose(lidar_path(pose[None])[0], expected)
-
-
-def test_the_published_test_finds_a_box_ahead_and_none_beside() -> None:
-    grid = occupancy(np.array([[10.0 + NUSCENES_LIDAR_TO_BASE[0, 3], 0.0, 0.3, 4.0, 2.0]]))
-    assert 25 <= grid.sum() <= 40
-    positions = np.array([[10.0, 0.0], [10.0, 5.0], [0.0, 0.0]])
-    hits = open_loop.box_touches(positions, np.stack([grid] * 3))
-    assert hits.tolist() == [True, False, False]
-    assert not occupancy(np.array([[200.0, 0.0, 0.0, 4.0, 2.0]])).any()
-    assert occupancy(np.array([[51.0, 0.0, 0.0, 4.0, 2.0]])).any()  # in part beyond the grid
 
 
 def test_scenes_come_from_test_seeds_of_all_families() -> None:

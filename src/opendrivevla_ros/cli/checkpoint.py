@@ -1,12 +1,13 @@
 """`odv checkpoint`: published weights into this package's folder, and what a folder holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from opendrivevla_ros.cli.console import console, one_sentence_errors, progress_bar
+from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, progress_bar
 
 app = typer.Typer(help="Import and inspect model checkpoints.", no_args_is_help=True)
 
@@ -17,7 +18,8 @@ def import_checkpoint(
         str,
         typer.Argument(
             metavar="DIR|FILE|HUB_ID",
-            help="A published OpenDriveVLA folder, a UniAD stage-1 .pth, or a Hugging Face id (owner/name; untested).",
+            help="A published OpenDriveVLA folder, a UniAD stage-1 .pth, a Hugging Face id (owner/name; untested), or,"
+            " with --codebook, a published AutoVLA file.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the checkpoint.")],
@@ -28,9 +30,16 @@ def import_checkpoint(
         ),
     ] = None,
     perception_only: Annotated[bool, typer.Option(help="Leave the language model out.")] = False,
+    codebook: Annotated[
+        Path | None, typer.Option(help="Of AutoVLA: its action codebook, .npz of `odv codebook` or .npy of contours.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Of AutoVLA: a folder with Qwen2.5-VL's tokenizer.")] = None,
 ) -> None:
     """Convert published weights to config.json, model.safetensors, tokenizer and card."""
     with one_sentence_errors():
+        if codebook is not None or tokenizer is not None:
+            _import_autovla(Path(source), output, codebook=codebook, tokenizer=tokenizer)
+            return
         from opendrivevla_ros.policies.opendrivevla.import_published import download, import_published
 
         path = Path(source) if Path(source).exists() else download(source)
@@ -44,18 +53,41 @@ def import_checkpoint(
                 model_id=path.stem if path == Path(source) else source.split("/")[1],
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-    for note in imported.notes:
+    _report(imported.folder, imported.weights_hash, imported.notes)
+
+
+def _import_autovla(source: Path, output: Path, *, codebook: Path | None, tokenizer: Path | None) -> None:
+    if codebook is None or tokenizer is None:
+        raise CommandError("AutoVLA's weights mean nothing without both; give --codebook and --tokenizer")
+    from opendrivevla_ros.policies.autovla.published_weights import import_published
+
+    with progress_bar() as bar:
+        task = bar.add_task("importing")
+        imported = import_published(
+            source,
+            output,
+            tokenizer=tokenizer,
+            codebook=codebook,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _report(imported.folder, imported.weights_hash, imported.notes)
+
+
+def _report(folder: Path, weights_hash: str, notes: Sequence[str]) -> None:
+    for note in notes:
         console.print(f"- {note}", soft_wrap=True)
-    console.print(f"{imported.folder} is ready; SHA-256 {imported.weights_hash}", soft_wrap=True)
+    console.print(f"{folder} is ready; SHA-256 {weights_hash}", soft_wrap=True)
 
 
 @app.command("inspect")
 def inspect_checkpoint(folder: Annotated[Path, typer.Argument(help="A checkpoint folder.")]) -> None:
     """Print sizes, types, hash and what is missing; exit 1 if the folder cannot be loaded."""
     with one_sentence_errors():
-        from opendrivevla_ros.policies.opendrivevla.inspection import inspect
+        from opendrivevla_ros.policies.autovla.inspection import inspect as inspect_autovla
+        from opendrivevla_ros.policies.opendrivevla.inspection import inspect as inspect_opendrivevla
+        from opendrivevla_ros.policies.registry import kind_of
 
-        found = inspect(folder)
+        found = (inspect_autovla if kind_of(folder) == "autovla" else inspect_opendrivevla)(folder)
     if found.config is not None:
         state = "trained" if found.config.trained else "NOT trained (random weights)"
         console.print(f"{found.config.model_id}: {state}", soft_wrap=True)

@@ -1,15 +1,17 @@
 """What the subcommands share: the terminal, failing with one sentence, figures in tables."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from opendrivevla_ros.datasets.bags import BagError
@@ -17,7 +19,18 @@ from opendrivevla_ros.policies.registry import CheckpointError
 from opendrivevla_ros.ros.command_node import RosNotFound
 from opendrivevla_ros.sensing.calibration import CalibrationError
 
-PACKAGES_OF_THE_WORLD = ("panda3d", "shapely", "matplotlib", "torch", "accelerate", "tensorboard", "sacrebleu")
+PACKAGES_OF_THE_WORLD = (
+    "panda3d",
+    "shapely",
+    "matplotlib",
+    "torch",
+    "accelerate",
+    "tensorboard",
+    "sacrebleu",
+    "nuscenes",
+    "motmetrics",
+    "pandas",
+)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -60,9 +73,11 @@ def packages_of_the_world() -> Iterator[None]:
 
 
 def progress_bar() -> Progress:
-    """A progress bar for fractions; it goes away when the work is done."""
+    """A progress bar for fractions, with the time so far and an estimate of what is left; it goes away at the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    # estimated from all that was done: steps may be minutes apart, which is longer than what is looked at by default
+    return Progress(*columns, *times, console=console, transient=True, speed_estimate_period=math.inf)
 
 
 def show_progress(what: str, shares: Iterable[float]) -> None:
@@ -92,6 +107,14 @@ def times_table(times: Mapping[str, Mapping[str, float]]) -> Table:
     for name, row in times.items():
         table.add_row(name, f"{row['p50_ms']:.2f}", f"{row['p95_ms']:.2f}", str(int(row["count"])))
     return table
+
+
+def package_version() -> str:
+    """The version of this package, which results are written with."""
+    try:
+        return version("opendrivevla_ros")
+    except PackageNotFoundError:  # run from the source tree
+        return "source tree"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +17,13 @@ from opendrivevla_ros.cli.console import (
     CommandError,
     console,
     one_sentence_errors,
+    package_version,
     packages_of_the_world,
     progress_bar,
 )
 from opendrivevla_ros.cli.evaluate_bag import bag
+from opendrivevla_ros.cli.evaluate_nuscenes import nuscenes
+from opendrivevla_ros.core.files import write_whole
 from opendrivevla_ros.policies.registry import SHIPPED
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
@@ -51,6 +53,7 @@ class Part:
 
 
 app.command()(bag)
+app.command()(nuscenes)
 
 
 @app.callback()
@@ -82,8 +85,8 @@ def world(
     ] = None,
 ) -> None:
     """Evaluate a policy in the driving world, on test seeds: it drives, beside the expert and constant velocity."""
-    with one_sentence_errors(), _sentences():
-        _require_writable(output)
+    with one_sentence_errors(), sentences():
+        require_writable(output)
         for path in write or ():
             section_of(path)
         policy = checkpoint or SHIPPED
@@ -117,10 +120,10 @@ def faults(
     ] = None,
 ) -> None:
     """Break things while the guard drives in the driving world, on test seeds, and see what it makes of them."""
-    with one_sentence_errors(), _sentences():
+    with one_sentence_errors(), sentences():
         from opendrivevla_ros.evaluation.fault_report import FaultSettings, markdown, run_faults
 
-        _require_writable(output)
+        require_writable(output)
         for path in write or ():
             section_of(path)
         default = FaultSettings()
@@ -217,6 +220,7 @@ def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, pr
             scenes=scenes,
             processes=processes,
             progress=lambda done, total: progress(done / total),
+            pictures=folder,
         )
         return Figures(json.loads(result.to_json()), result.markdown())
 
@@ -289,20 +293,11 @@ def _evaluated(part: Part, output: Path) -> Figures:
 
 def _settings(part: Part) -> dict[str, Any]:
     """As JSON gives them back, with the version of this package."""
-    return json.loads(json.dumps({**part.settings, "version": _version()}))
+    return json.loads(json.dumps({**part.settings, "version": package_version()}))
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # temporary files are for their owner alone
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_whole(path, text.encode())
 
 
 @contextmanager
@@ -316,7 +311,8 @@ def _replaced_folder(folder: Path) -> Iterator[Path]:
         os.replace(filled, folder)
 
 
-def _require_writable(output: Path) -> None:
+def require_writable(output: Path) -> None:
+    """Makes the output folder. Raises CommandError where nothing can be written to it."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
@@ -325,7 +321,7 @@ def _require_writable(output: Path) -> None:
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def sentences() -> Iterator[None]:
     """What stops the evaluation, as a CommandError."""
     with packages_of_the_world():
         from opendrivevla_ros.evaluation.world_scenes import EvaluationError
@@ -333,10 +329,3 @@ def _sentences() -> Iterator[None]:
         yield
     except EvaluationError as error:
         raise CommandError(str(error)) from None
-
-
-def _version() -> str:
-    try:
-        return version("opendrivevla_ros")
-    except PackageNotFoundError:  # run from the source tree
-        return "source tree"

@@ -10,6 +10,7 @@ from opendrivevla_ros.cli.console import (
     CommandError,
     console,
     one_sentence_errors,
+    package_version,
     packages_of_the_world,
     progress_bar,
     write_json,
@@ -22,7 +23,9 @@ from opendrivevla_ros.policies.registry import SHIPPED
 def bag(
     bags: Annotated[list[Path], typer.Argument(help="Bags: folders, or .mcap or .db3 files.")],
     policy: PolicyOption = None,
-    output: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("bag_evaluation"),
+    output: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pictures.")] = Path(
+        "bag_evaluation"
+    ),
     rig: RigOption = None,
     topics: TopicsOption = None,
     processes: Annotated[int, typer.Option(min=1, help="Bags at the same time.")] = 2,
@@ -32,6 +35,7 @@ def bag(
     with one_sentence_errors(), packages_of_the_world():
         from opendrivevla_ros.evaluation.bag_evaluation import BagTask, bag_results, evaluate_bags
         from opendrivevla_ros.evaluation.bag_report import bag_markdown
+        from opendrivevla_ros.evaluation.moments import keep_worst, write_moments
         from opendrivevla_ros.evaluation.world_scenes import EvaluationError
 
         topic_map = read_topic_map(topics) if topics else None
@@ -49,8 +53,19 @@ def bag(
             results = bag_results(records)
         except EvaluationError as error:
             raise CommandError(str(error)) from None
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "results.json", results)
+        settings = {
+            "policy": policy or SHIPPED,
+            "weights": next((record.weights for record in records if record.weights), ""),
+            "bags": [str(path) for path in bags],
+            "rig": str(rig) if rig else None,
+            "topics": str(topics) if topics else None,
+            "device": device,
+            "version": package_version(),
+        }
+        pictures = output / "bag"
+        pictures.mkdir(parents=True, exist_ok=True)
+        write_moments(pictures, keep_worst(moment for record in records for moment in record.shown))
+        write_json(output / "results.json", {"settings": settings, **results})
         (output / "results.md").write_text(bag_markdown(results))
     console.print(Markdown(bag_markdown(results)))
     console.print(f"figures in {output}/results.json, tables in {output}/results.md", soft_wrap=True)

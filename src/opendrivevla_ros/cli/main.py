@@ -2,7 +2,20 @@
 
 import typer
 
-from opendrivevla_ros.cli import calibrate, checkpoint, demo, doctor, evaluate, finetune, play, replay, train, world
+from opendrivevla_ros.cli import (
+    calibrate,
+    checkpoint,
+    codebook,
+    demo,
+    doctor,
+    evaluate,
+    finetune,
+    play,
+    replay,
+    report,
+    train,
+    world,
+)
 
 app = typer.Typer(
     name="odv",
@@ -17,6 +30,8 @@ app.command()(doctor.doctor)
 app.command()(train.train)
 app.command()(finetune.finetune)
 app.command()(calibrate.calibrate)
+app.command()(report.report)
+app.command()(codebook.codebook)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(world.app, name="world")

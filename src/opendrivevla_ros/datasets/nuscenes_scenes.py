@@ -3,8 +3,12 @@
 t0 of a sample is its keyframe's stamp, that of the lidar, at which the boxes are annotated.
 """
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -12,15 +16,23 @@ from pathlib import Path
 import numpy as np
 
 from opendrivevla_ros.core.ego import Command, DrivingCommand
-from opendrivevla_ros.core.geometry import Array, apply, invert
+from opendrivevla_ros.core.geometry import Array, apply, invert, yaw_of
 from opendrivevla_ros.core.observation import CameraFrame, Observation
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraCalibration, CameraRig
-from opendrivevla_ros.datasets.driving_samples import DrivingSample
+from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.map_elements import MapGeometry
 from opendrivevla_ros.datasets.nuscenes_labels import AgentTracks
 from opendrivevla_ros.datasets.nuscenes_motion import SceneMotion, published_command, read_can_bus
 from opendrivevla_ros.datasets.nuscenes_tables import LIDAR_CHANNEL, DatasetError, Row, Tables, read_json
 from opendrivevla_ros.sensing.images import ImageError, Size, compressed_size, decode_compressed
+
+
+@dataclass(frozen=True)
+class Following:
+    """A later keyframe, in base_link at the sample. pose: [3] x, y, yaw of base_link. agents: who is there then."""
+
+    pose: Array
+    agents: tuple[AgentLabel, ...]
 
 
 class NuScenesScenes:
@@ -30,6 +42,7 @@ class NuScenesScenes:
     needed; JPEGs may come smaller than they are, but not than this. split: of nuScenes ("train", "mini_val", ...) or
     of the data set's own splits.json; None for all scenes. map_reach: (forward and back, left and right), metres, of
     the map labels; None to go without.
+    absent: the scenes of the split that the tables lack.
     Raises DatasetError for tables that are broken and pictures that are missing; opening a scene checks its labels.
     """
 
@@ -56,6 +69,7 @@ class NuScenesScenes:
         if not self._scenes:
             asked = "at all" if split is None else f"of the split {split!r}"
             raise self.tables.broken("scene", f"has no scene {asked}")
+        self.absent = tuple(sorted((chosen or set()) - set(self._scenes)))
         self._check_pictures()
 
     def __len__(self) -> int:
@@ -81,6 +95,14 @@ class NuScenesScenes:
             raise self.tables.broken("commands", "is not a mapping of sample token to command")
         return commands
 
+    @cached_property
+    def _samples_by_scene(self) -> dict[str, list[Row]]:
+        tables = self.tables
+        samples: dict[str, list[Row]] = defaultdict(list)
+        for row in sorted(tables.all("sample"), key=lambda row: tables.whole("sample", row, "timestamp")):
+            samples[tables.text("sample", row, "scene_token")].append(row)
+        return samples
+
     def data(self, sample: str, channel: str) -> Row:
         """The sample_data of a keyframe and channel."""
         try:
@@ -91,6 +113,24 @@ class NuScenesScenes:
     def annotations(self, sample: str) -> list[Row]:
         """The sample_annotations of a keyframe."""
         return self._annotations.get(sample, [])
+
+    def sample_tokens(self, name: str) -> list[str]:
+        """The tokens of a scene's keyframes in the order of time, also where the scene itself cannot be used."""
+        scene = self._scenes[name]["token"]
+        return [row["token"] for row in self._samples_by_scene.get(scene, [])]
+
+    def fingerprint(self, name: str) -> str:
+        """SHA-256 in hex of what the tables say of a scene: samples, poses, calibrations, annotations and commands."""
+        tables, digest = self.tables, hashlib.sha256()
+        for sample in self.sample_tokens(name):
+            rows: list[object] = [tables.get("sample", sample), self.annotations(sample), self.commands.get(sample)]
+            for _, data in sorted(self._data.get(sample, {}).items()):
+                rows.append(data)
+                for table in ("ego_pose", "calibrated_sensor"):
+                    with suppress(DatasetError):  # opening the scene tells what is broken
+                        rows.append(tables.get(table, tables.value("sample_data", data, f"{table}_token")))
+            digest.update(json.dumps(rows, sort_keys=True).encode())
+        return digest.hexdigest()
 
     def map_at(self, scene: Row) -> MapGeometry | None:
         """The map of a scene's place; None when maps are not asked for."""
@@ -196,6 +236,19 @@ class NuScenesScene:
             agents=self._agents.at(index, pose),
             map_elements=None if self._map is None else self._map.elements(pose),
         )
+
+    def following(self, index: int) -> list[Following]:
+        """The keyframes after a sample, six or as many as the scene still has, as the published evaluation has them.
+
+        They are those of the data set, whose times jitter by a sweep of the lidar, not places at exactly 0.5 s.
+        """
+        ahead = range(index + 1, min(index + 1 + len(FUTURE_TIMES_S), len(self)))
+        to_base = invert(self._poses[index])
+        steps = [to_base @ self._poses[later] for later in ahead]
+        return [
+            Following(np.array([*step[:2, 3], yaw_of(step)]), self._agents.at(later, self._poses[index]))
+            for step, later in zip(steps, ahead, strict=True)
+        ]
 
     def object_position(self, annotation: str) -> Array:
         """[3] the centre, in base_link at its sample, of the object that a sample_annotation of this scene is about.

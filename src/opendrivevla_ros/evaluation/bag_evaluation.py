@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from opendrivevla_ros.core.geometry import Array, invert, wrap_angle
-from opendrivevla_ros.core.plan import PlanError
+from opendrivevla_ros.core.plan import Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.core.trajectory import Trajectory
@@ -25,6 +25,7 @@ from opendrivevla_ros.datasets.bag_topics import find_input_topics
 from opendrivevla_ros.datasets.bags import BagError, BagReader
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
 from opendrivevla_ros.evaluation.comfort import comfort
+from opendrivevla_ros.evaluation.moments import ShownMoment, candidates, keep_worst, shown_moment
 from opendrivevla_ros.evaluation.open_loop import stp3_convention, uniad_convention
 from opendrivevla_ros.evaluation.plan_tracker import track
 from opendrivevla_ros.evaluation.world_scenes import EvaluationError, spread, work_on_one_core
@@ -37,6 +38,7 @@ SPEED_BANDS = (0.5, 3.0, 6.0, 10.0, 15.0)  # m/s, between bands
 TURN = np.radians(15.0)  # of heading in 3 s, beyond which the human turns
 EVENT_METRES = 2.0  # from where the human was, at any of the six points
 EVENT_GAP_S = 3.0  # moments of one event are not further apart
+HISTOGRAM_METRES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # between its bins
 MOST_EVENTS = 50
 
 
@@ -96,7 +98,8 @@ class Moment:
 @dataclass(frozen=True)
 class BagRecord:
     """What came of one bag. failures: plans that did not come, by reason. unknown: moments whose human future ends
-    before 3 s, which count nowhere. problem: why there is nothing; empty where there is.
+    before 3 s, which count nowhere. problem: why there is nothing; empty where there is. shown: the worst moments.
+    weights: hash of what planned.
     """
 
     bag: str
@@ -104,6 +107,8 @@ class BagRecord:
     failures: Mapping[str, int] | None = None
     unknown: int = 0
     problem: str = ""
+    shown: tuple[ShownMoment, ...] = ()
+    weights: str = ""
 
 
 def evaluate_bags(
@@ -143,6 +148,7 @@ def _record(task: BagTask, *, policy: str, device: str) -> BagRecord:
 def record_bag(task: BagTask, policy: DrivingPolicy) -> BagRecord:
     """A policy beside the human of one bag. Raises BagError for a bag that cannot be read, or gives no moment."""
     moments: list[Moment] = []
+    shown: list[ShownMoment] = []
     failures: Counter[str] = Counter()
     unknown = 0
     before: tuple[DrivingSample, Trajectory] | None = None
@@ -162,10 +168,26 @@ def record_bag(task: BagTask, policy: DrivingPolicy) -> BagRecord:
             seconds = time.perf_counter() - began
             if sample.future_mask.all():
                 moments.append(_moment(task, bag.start_ns, sample, plan.trajectory, plan.confidence, before, seconds))
+                shown = candidates([*shown, _shown(moments[-1], sample, plan)])
             else:
                 unknown += 1
             before = (sample, plan.trajectory)
-    return BagRecord(str(task), tuple(moments), dict(failures), unknown)
+    shown_moments, weights = keep_worst(shown), policy.info.weights_hash
+    return BagRecord(str(task), tuple(moments), dict(failures), unknown, shown=shown_moments, weights=weights)
+
+
+def _shown(moment: Moment, sample: DrivingSample, plan: Plan) -> ShownMoment:
+    """With the agents and lines that the plan named: a bag has no labels."""
+    return shown_moment(
+        moment.bag,
+        moment.seek_s,
+        observation=sample.observation,
+        plan=plan,
+        planned=moment.plan,
+        reference=moment.human,
+        agents=plan.agents,
+        elements=plan.map_elements,
+    )
 
 
 def _moment(
@@ -236,6 +258,7 @@ def bag_results(records: Sequence[BagRecord]) -> dict[str, Any]:
         "failures": dict(failures),
         "unknown": sum(record.unknown for record in records),
         "all": _errors(moments),
+        "distances": _histogram([float(moment.distance.max()) for moment in moments]),
         "by_speed": {name: _errors(some) for name, some in _by_speed(moments).items() if some},
         "by_turn": {
             turn: _errors(some)
@@ -301,6 +324,13 @@ def _errors(moments: Sequence[Moment]) -> dict[str, Any]:
         "left": float(offset[:, 1].mean()),
         "heading": float(heading.mean()),
     }
+
+
+def _histogram(distances: Sequence[float]) -> dict[str, Any]:
+    """Plans by their greatest distance from the human: below the first of `metres`, between two, from the last on."""
+    bins = np.searchsorted(HISTOGRAM_METRES, distances, side="right")
+    counts = np.bincount(bins, minlength=len(HISTOGRAM_METRES) + 1)
+    return {"metres": list(HISTOGRAM_METRES), "counts": counts.tolist()}
 
 
 def _by_speed(moments: Sequence[Moment]) -> dict[str, list[Moment]]:

@@ -29,6 +29,7 @@ from opendrivevla_ros.safety.uncertainty import (
     Map,
     area_under_curve,
     expected_calibration_error,
+    reliability,
     score,
 )
 from opendrivevla_ros.world.seeds import Split
@@ -54,7 +55,8 @@ class SurePlan:
 class ConfidenceResult:
     """Figures of `plans` plans. calibration_error: expected, of the confidence. area: under the ROC curve of telling
     bad plans by it; NaN where all were good, or none. bad_share: of plans. thresholds: (least confidence, share of all
-    plans below it, share of the bad ones below it).
+    plans below it, share of the bad ones below it). reliability: (mean confidence, share of good plans, plans) of
+    each bin of confidence that has any.
     """
 
     policy: str
@@ -64,6 +66,7 @@ class ConfidenceResult:
     calibration_error: float
     area: float
     thresholds: tuple[tuple[float, float, float], ...]
+    reliability: tuple[tuple[float, float, int], ...]
 
     def to_json(self) -> str:
         return json_text(self)
@@ -142,6 +145,7 @@ def confidence_result(plans: Sequence[SurePlan], *, policy: str, scenes: int) ->
             (least, float((confidence < least).mean()), float(((confidence < least) & ~good).sum() / bad))
             for least in (0.1, 0.2, 0.3, 0.5)
         ),
+        reliability=reliability(confidence, good),
     )
 
 

@@ -7,6 +7,7 @@ In these axes rows of an occupancy table run forward and columns run left. All a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -62,19 +63,44 @@ def cells_in_polygon(corners: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.
     corners: [N, 2] (row, column) in cells, where cell (i, j) has its centre at (i, j). A centre is inside when a ray
     from it crosses the outline an odd number of times.
     """
-    corners = _finite("corners", corners)
-    low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
-    rows, columns = np.mgrid[int(low[0]) : int(high[0]) + 1, int(low[1]) : int(high[1]) + 1]
-    inside = np.zeros(rows.shape, dtype=bool)
-    for (row_a, column_a), (row_b, column_b) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if row_a != row_b:
-            crossing = column_a + (rows - row_a) * (column_b - column_a) / (row_b - row_a)
-            inside ^= ((row_a > rows) != (row_b > rows)) & (columns < crossing)
-    return rows[inside], columns[inside]
+    _, rows, columns = cells_in_polygons(_finite("corners", corners)[None])
+    return rows, columns
 
 
+def cells_in_polygons(
+    corners: ArrayLike,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Which polygon [K], rows [K] and columns [K] of the cells in each of the polygons [B, N, 2], all at once.
+
+    The cells of each are those of `cells_in_polygon`.
+    """
+    outlines = _finite("corners", corners)
+    low = np.floor(outlines.min(axis=1)).astype(np.int64)
+    heights, widths = (np.ceil(outlines.max(axis=1)).astype(np.int64) - low + 1).T
+    polygon, row = _counted(heights)
+    row += low[polygon, 0]
+    line, column = _counted(widths[polygon])  # a line: a row of a polygon
+    column += low[polygon[line], 1]
+    inside = np.zeros(len(line), dtype=np.bool_)
+    for first, second in zip(outlines.swapaxes(0, 1), np.roll(outlines, -1, axis=1).swapaxes(0, 1), strict=True):
+        (row_a, column_a), (row_b, column_b) = first[polygon].T, second[polygon].T
+        crosses = (row_a > row) != (row_b > row)
+        rise = np.where(crosses, row_b - row_a, 1.0)
+        crossing = np.where(crosses, column_a + (row - row_a) * (column_b - column_a) / rise, -np.inf)
+        inside ^= column < crossing[line]
+    line = line[inside]
+    return polygon[line], row[line], column[inside]
+
+
+def _counted(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For things of these lengths, one after another: which thing, and the place in it from 0 on."""
+    thing = np.repeat(np.arange(len(lengths)), lengths)
+    return thing, np.arange(len(thing)) - (np.cumsum(lengths) - lengths)[thing]
+
+
+@cache
 def ego_cells() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows [32] and columns [32] of the cells under the ego box at the present pose."""
+    """Rows [32] and columns [32] of the cells under the ego box at the present pose; not to be changed."""
     forward = EGO_CENTRE_FORWARD + EGO_LENGTH / 2 * np.array([-1.0, 1.0, 1.0, -1.0])
     left = EGO_WIDTH / 2 * np.array([1.0, 1.0, -1.0, -1.0])
     return cells_in_polygon((np.column_stack([forward, left]) - FIRST_CELL_METRES) / CELL_METRES)

@@ -1,24 +1,24 @@
 """Open loop in the driving world: plans against what the expert then did, and what perception saw on the way.
 
-Displacement and the published occupancy test are those of `open_loop`, in both conventions. Beside it stands a
-collision test that knows the truth: the ego's body, turned as the plan turns it, against the boxes of all others where
-they really went while the expert drove.
+How plans are held against the truth stands in `plan_scores`; the others are where they really went while the expert
+drove.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from opendrivevla_ros.core.boxes import corners, overlaps
-from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, Array
+from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.detection import DetectionScores, detection_scores
 from opendrivevla_ros.evaluation.driver_score import DriverScore
 from opendrivevla_ros.evaluation.figures import json_text, markdown_table, share
 from opendrivevla_ros.evaluation.map_overlap import MapScores, map_scores
-from opendrivevla_ros.evaluation.open_loop import HorizonValues, stp3_convention, uniad_convention
+from opendrivevla_ros.evaluation.moments import keep_worst, write_moments
+from opendrivevla_ros.evaluation.plan_scores import Measure, lidar_path, occupancy, touches
 from opendrivevla_ros.evaluation.tracking_identity import IdentityScores, identity_scores
 from opendrivevla_ros.evaluation.world_scenes import (
     SCORED_S,
@@ -28,25 +28,14 @@ from opendrivevla_ros.evaluation.world_scenes import (
     evaluation_scenes,
     record_scenes,
 )
+from opendrivevla_ros.safety.plan_checks import Body
 from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH
 
 SCENES = 112  # eight of each family
 SAMPLES = 20  # of a scene: 10 s
 CONSTANT_VELOCITY = "constant_velocity"
+EGO_BODY = Body(EGO_LENGTH / 2 + EGO_CENTRE_AHEAD, EGO_LENGTH / 2 - EGO_CENTRE_AHEAD, EGO_WIDTH / 2)
 DRIVER_PARTS = ("no_collision", "drivable", "progress", "time_to_collision", "comfort")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Values at 1, 2 and 3 s in the two conventions of `open_loop`."""
-
-    uniad: HorizonValues
-    stp3: HorizonValues
-
-    @classmethod
-    def of(cls, values: Array) -> "Measure":
-        """From values [N, 6], one for each plan and step."""
-        return cls(uniad_convention(values), stp3_convention(values))
 
 
 @dataclass(frozen=True)
@@ -173,15 +162,19 @@ def evaluate_open_loop(
     samples: int = SAMPLES,
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    pictures: Path | None = None,
 ) -> OpenLoopResult:
     """The figures of a policy, by name or folder, beside those of baselines, on test seeds of all families in turn.
 
-    samples: of each scene, two a second. progress: scenes done, and all. The figures are the same for any number of
-    processes. Raises CheckpointError for a policy that cannot be loaded, EvaluationError where a process dies.
+    samples: of each scene, two a second. progress: scenes done, and all. pictures: folder that gets the policy's worst
+    moments. The figures are the same for any number of processes. Raises CheckpointError for a policy that cannot be
+    loaded, EvaluationError where a process dies.
     """
     sources = tuple(dict.fromkeys([policy, *baselines]))
     places = evaluation_scenes(scenes)
     records = record_scenes(sources, places, samples=samples, processes=processes, progress=progress)
+    if pictures is not None:
+        write_moments(pictures, keep_worst(moment for record in records for moment in record.moments))
     return open_loop_result(records, display_names(sources)[policy])
 
 
@@ -222,15 +215,17 @@ class JudgedPlan:
 
 def judge(sample: SampleRecord) -> dict[str, JudgedPlan]:
     """Every policy's plan of one sample."""
-    grids = np.stack([occupancy(boxes) for boxes in sample.obstacles])
-    excused = touches(sample.expert, sample.obstacles)
+    obstacles = np.concatenate(sample.obstacles)
+    instants = np.repeat(np.arange(len(sample.obstacles)), [len(boxes) for boxes in sample.obstacles])
+    grids = occupancy(obstacles, instants, len(sample.obstacles))
+    excused = touches(sample.expert, obstacles, instants, EGO_BODY)
     judged = {}
     for name, plan in sample.plans.items():
         poses = np.zeros_like(sample.expert) if plan is None else plan
         judged[name] = JudgedPlan(
             came=plan is not None,
             distance=open_loop.displacement(poses[:, :2], sample.expert[:, :2], np.ones((len(poses), 2))),
-            touches=touches(poses, sample.obstacles) & ~excused,
+            touches=touches(poses, obstacles, instants, EGO_BODY) & ~excused,
             occupied=open_loop.collisions(lidar_path(poses), lidar_path(sample.expert), grids).box,
             score=sample.scores[name],
         )
@@ -260,30 +255,3 @@ def plan_scores(plans: Sequence[JudgedPlan]) -> PlanScores:
             for part in DRIVER_PARTS
         },
     )
-
-
-def touches(poses: Array, obstacles: Sequence[Array]) -> NDArray[np.bool_]:
-    """[T] whether the ego's body at poses [T, 3] of base_link overlaps any of the boxes [A, 5] of the same time."""
-    hits = []
-    for (x, y, yaw), boxes in zip(poses, obstacles, strict=True):
-        centre = x + EGO_CENTRE_AHEAD * np.cos(yaw), y + EGO_CENTRE_AHEAD * np.sin(yaw)
-        hits.append(bool(overlaps(np.array([*centre, yaw, EGO_LENGTH, EGO_WIDTH]), boxes).any()))
-    return np.array(hits, dtype=np.bool_)
-
-
-def lidar_path(poses: Array) -> Array:
-    """[T, 2] how far forward and left nuScenes' LIDAR_TOP will have gone at poses [T, 3] of base_link."""
-    lever = NUSCENES_LIDAR_TO_BASE[0, 3]
-    return poses[:, :2] + lever * np.column_stack([np.cos(poses[:, 2]) - 1.0, np.sin(poses[:, 2])])
-
-
-def occupancy(boxes: Array) -> NDArray[np.bool_]:
-    """[200, 200] the published grid with the boxes [A, 5] in base_link drawn on it."""
-    grid = np.zeros((open_loop.GRID_CELLS, open_loop.GRID_CELLS), dtype=np.bool_)
-    limit = -open_loop.FIRST_CELL_METRES + 10.0  # farther boxes leave no cell on the grid
-    for outline in corners(boxes[(np.abs(boxes[:, :2]) < limit).all(axis=1)]):
-        outline = outline - NUSCENES_LIDAR_TO_BASE[:2, 3]
-        cells = open_loop.cells_in_polygon((outline - open_loop.FIRST_CELL_METRES) / open_loop.CELL_METRES)
-        inside = np.all([(part >= 0) & (part < open_loop.GRID_CELLS) for part in cells], axis=0)
-        grid[cells[0][inside], cells[1][inside]] = True
-    return grid

@@ -4,13 +4,15 @@ The expert drives; the policies are passengers who are asked twice a second what
 what open loop, detection, tracking and map figures need, so that the pictures are drawn once.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +25,7 @@ from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.evaluation.driver_score import DriverScore, driver_score
 from opendrivevla_ros.evaluation.map_overlap import TellsMap, cell_counts, mask_cells, polyline_cells
+from opendrivevla_ros.evaluation.moments import ShownMoment, keep_worst, shown_moment
 from opendrivevla_ros.evaluation.world_score import world_scene
 from opendrivevla_ros.policies.registry import BASELINES, kind_of, load_policy
 from opendrivevla_ros.world.expert import Future, roll_out
@@ -80,10 +83,11 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One scene, its samples in order."""
+    """One scene, its samples in order. moments: the first policy's worst, beside the truth."""
 
     scene: Scene
     samples: tuple[SampleRecord, ...]
+    moments: tuple[ShownMoment, ...] = ()
 
 
 def record_scenes(
@@ -116,7 +120,7 @@ def record_scene(
     for policy in policies.values():
         policy.reset()
     observer = next(iter(policies.values()))
-    records = []
+    records, moments = [], []
     for world, sample in drive_scene(scene, renderer, samples=samples):
         plans = {name: _plan(policy, sample) for name, policy in policies.items()}
         first = next(iter(plans.values()))
@@ -145,7 +149,20 @@ def record_scene(
                 mask_cells=cell_counts(marked, true_cells) if isinstance(observer, TellsMap) else None,
             )
         )
-    return SceneRecord(scene, tuple(records))
+        if first is not None:
+            moments.append(
+                shown_moment(
+                    sample.scene,
+                    world.time_ns * 1e-9,
+                    observation=sample.observation,
+                    plan=first,
+                    planned=first.trajectory.xy,
+                    reference=sample.future,
+                    agents=labels,
+                    elements=elements,
+                )
+            )
+    return SceneRecord(scene, tuple(records), keep_worst(moments))
 
 
 def drive_scene(scene: Scene, renderer: Renderer, *, samples: int) -> Iterator[tuple[World, DrivingSample]]:
@@ -234,7 +251,8 @@ def spread(
     if processes < 1:
         raise EvaluationError(f"{processes} processes cannot work; give 1 or more")
     results: list[Result] = []
-    pool = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=get_context("spawn"))
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_end_with_parent)
     try:
         for result in pool.map(work, tasks):
             results.append(result)
@@ -247,3 +265,16 @@ def spread(
     finally:
         pool.shutdown(cancel_futures=True)
     return results
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: one that is killed cannot tell its workers."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()

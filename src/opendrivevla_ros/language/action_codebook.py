@@ -128,7 +128,8 @@ class ActionCodebook:
         nearer. Where that is so, all are compared.
         """
         count = min(CANDIDATES, len(self))
-        bounds, candidates = self._tree.query(contours.reshape(-1, 8), k=np.arange(1, count + 1))
+        found = self._tree.query(contours.reshape(-1, 8), k=np.arange(1, count + 1))
+        bounds, candidates = (np.asarray(part) for part in found)
         candidates = np.sort(candidates, axis=1)
         distances = _distances(contours[:, None], self.contours[candidates])
         best = distances.argmin(axis=1)[:, None]

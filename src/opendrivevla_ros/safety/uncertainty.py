@@ -116,12 +116,15 @@ class Calibration:
 
 def expected_calibration_error(confidence: Array, good: NDArray[np.bool_]) -> float:
     """The mean over plans [N] of how far confidence and share of good plans differ in their one of BINS bins."""
+    return sum(abs(mean - share) * count for mean, share, count in reliability(confidence, good)) / len(confidence)
+
+
+def reliability(confidence: Array, good: NDArray[np.bool_]) -> tuple[tuple[float, float, int], ...]:
+    """Of each of BINS bins that has plans: their mean confidence, the share of good ones among them, their count."""
     bins = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
-    return float(
-        sum(
-            abs(confidence[bins == index].mean() - good[bins == index].mean()) * (bins == index).mean()
-            for index in np.unique(bins)
-        )
+    return tuple(
+        (float(confidence[bins == index].mean()), float(good[bins == index].mean()), int((bins == index).sum()))
+        for index in np.unique(bins)
     )
 
 
