@@ -6,7 +6,17 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
-FOLDERS = ("msg", "srv", "action", "config", "config/rig", "config/topics", "config/dds", "checkpoints/small")
+FOLDERS = (
+    "msg",
+    "srv",
+    "action",
+    "config",
+    "config/rig",
+    "config/topics",
+    "config/dds",
+    "checkpoints/small",
+    "checkpoints/ego_state",
+)
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "src/opendrivevla_ros/__init__.py").read_text())
 
 

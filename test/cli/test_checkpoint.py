@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
+from policies.autovla.published import published_state
+from policies.autovla.tiny import tiny_codebook, tiny_config, tiny_tokenizer
 from policies.published import TOKENIZER, tiny_model, tiny_perception, write_published
 from typer.testing import CliRunner
 
 from opendrivevla_ros.cli.checkpoint import app
 from opendrivevla_ros.policies import checkpoint
+from opendrivevla_ros.policies.autovla import config as autovla_configs
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla import import_published as importing
 from opendrivevla_ros.policies.opendrivevla.model import random_model, save_model
@@ -72,3 +76,25 @@ def test_a_file_that_is_no_checkpoint_is_refused_on_the_command_line(tmp_path: P
     assert result.exit_code == 1
     assert "not a whole PyTorch file" in result.stderr
     assert not (tmp_path / "own").exists()
+
+
+def test_autovla_is_imported_with_its_codebook_and_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    monkeypatch.setattr(autovla_configs, "base", lambda: config)
+    state = published_state()
+    torch.save(state, tmp_path / "AutoVLA.ckpt")
+    tiny_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
+    tiny_codebook().save(tmp_path / "codebook.npz")
+    given = ["import", str(tmp_path / "AutoVLA.ckpt"), "-o", str(tmp_path / "own")]
+    alone = run(app, [*given, "--codebook", str(tmp_path / "codebook.npz")])
+    assert alone.exit_code == 1
+    assert "give --codebook and --tokenizer" in alone.stderr
+    both = ["--codebook", str(tmp_path / "codebook.npz"), "--tokenizer", str(tmp_path / "tokenizer")]
+    result = run(app, [*given, *both])
+    assert result.exit_code == 0, result.output
+    assert "not the embedding" in result.output
+    result = run(app, ["inspect", str(tmp_path / "own")])
+    assert result.exit_code == 0, result.output
+    assert "AutoVLA: trained" in result.output
+    for word in ("vision", "head", "bfloat16", "action_codebook.npz"):
+        assert word in result.output

@@ -69,24 +69,20 @@ def test_the_tables_hold_the_policy_and_both_blind_baselines(root: Path, tmp_pat
     train_ego_state(draw_ego_samples(200), folder, steps=20)
     output = tmp_path / "out"
     figures = evaluated(root, output, "--policy", str(folder))
-    assert list(figures["policies"]) == ["blind", "constant_velocity"]
+    assert list(figures["policies"]) == ["blind", "constant_velocity", "ego_state"]
     assert (figures["policy"], figures["scenes"], figures["samples"], figures["complete"]) == ("blind", 4, 28, True)
     tables = (output / "results.md").read_text()
     for test in figures["tests"].values():
         assert f"Collisions, {test}." in tables
-    assert tables.count("| blind |") == tables.count("| constant_velocity |") == 5
-    assert "--beside" not in tables
+    for name in figures["policies"]:
+        assert tables.count(f"| {name} |") == 5, name
     assert len(read_moments(output / "nuscenes")) == 4
     again = ODV.invoke(app, arguments(root, output, "--policy", str(folder)))
     assert "nuscenes: kept from" in again.output
 
 
-def test_without_an_ego_state_baseline_the_tables_ask_for_one(
-    results: dict[str, Any], root: Path, tmp_path: Path
-) -> None:
-    two_processes = evaluated(root, tmp_path, "--processes", "2")
-    assert two_processes == results
-    assert "give the folder of one with --beside" in (tmp_path / "results.md").read_text()
+def test_two_processes_give_the_figures_of_one(results: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    assert evaluated(root, tmp_path, "--processes", "2") == results
 
 
 def children_of(pid: int) -> list[int]:
@@ -186,9 +182,8 @@ def test_records_of_another_policy_version_or_data_set_are_refused(root: Path, t
 
     other = tmp_path / "other"
     train_ego_state(draw_ego_samples(50), other, steps=2)
-    refused(
-        "record.json is of another evaluation: weights {'constant_velocity': ''} and not", root, "--beside", str(other)
-    )
+    weights = "record.json is of another evaluation: weights {'constant_velocity': '', 'ego_state': "
+    refused(weights, root, "--beside", str(other))
     moved = tmp_path / "moved"
     shutil.copytree(root, moved)
     change_table(moved, "sample_annotation", lambda rows: [{**rows[0], "size": [9.0, 9.0, 9.0]}, *rows[1:]])

@@ -120,7 +120,8 @@ def bag(offs: dict[float, float], failures: dict[str, int] | None = None) -> dic
     for index, (speed, off) in enumerate(offs.items()):
         human = np.column_stack([0.5 * speed * STEPS, np.zeros(6), np.zeros(6)])
         plan, seek_s = human + np.array([off, 0.0, 0.0]), 0.5 * index
-        moments.append(Moment("drive", seek_s, index, speed, plan, human, human[:, :2], 0.9, None, True, True, 0.1))
+        blind = {"constant_velocity": human[:, :2], "ego_state": human[:, :2] + [0.3, 0.4]}
+        moments.append(Moment("drive", seek_s, index, speed, plan, human, blind, 0.9, None, True, True, 0.1))
     return bag_results([BagRecord("drive", tuple(moments), failures)])
 
 

@@ -30,6 +30,7 @@ from opendrivevla_ros.evaluation.bag_report import bag_markdown
 from opendrivevla_ros.evaluation.moments import read_moments
 from opendrivevla_ros.evaluation.world_scenes import EvaluationError
 from opendrivevla_ros.policies.baselines import ConstantVelocityPolicy
+from opendrivevla_ros.policies.registry import BLIND, load_policy
 
 TIMES = np.arange(1, 7) * 0.5
 
@@ -38,7 +39,9 @@ def moment(seek_s: float = 0.0, off: float = 0.0, bag: str = "a", speed: float =
     """A human who drives straight on, turned by so much at the end, and a plan that is `off` metres ahead."""
     human = np.column_stack([speed * TIMES, np.zeros(6), np.linspace(0, turned, 6)])
     plan = human + np.array([off, 0.0, 0.0])
-    return Moment(bag, seek_s, round(seek_s * 1e9), speed, plan, human, human[:, :2], 0.9, None, True, True, 0.1)
+    return Moment(
+        bag, seek_s, round(seek_s * 1e9), speed, plan, human, {"still": np.zeros((6, 2))}, 0.9, None, True, True, 0.1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +51,15 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_baseline_beside_a_human_is_about_as_far_off_as_constant_velocity(bag: Path) -> None:
-    record = record_bag(BagTask(bag, rig_of(bag, None)), ConstantVelocityPolicy())
+def test_blind_policies_stand_beside_the_one_that_is_evaluated(bag: Path) -> None:
+    blind = {name: load_policy(name) for name in BLIND}
+    record = record_bag(BagTask(bag, rig_of(bag, None)), ConstantVelocityPolicy(), blind)
     assert len(record.moments) >= 5
     assert record.unknown >= 4  # the last 3 s have no whole future
     results = bag_results([record])
     everything = results["all"]
-    assert everything["uniad"] == pytest.approx(everything["constant velocity"]["uniad"], rel=0.3)
+    assert everything["uniad"] == everything["baselines"]["constant_velocity"]["uniad"]
+    assert everything["baselines"]["ego_state"]["uniad"] < everything["uniad"]  # it was trained in this world
     assert everything["l2"][1] < everything["l2"][3]
     assert sum(row["plans"] for row in results["by_turn"].values()) == results["plans"] == len(record.moments)
     assert 0 < results["latency_s"]["p50"] < 0.1

@@ -50,8 +50,16 @@ def record(renderer: Renderer) -> SceneRecord:
         "aside": Oracle(SCENE, renderer, samples=SAMPLES, change=moved_left),
         "silent": Oracle(SCENE, renderer, samples=SAMPLES, change=lambda plan: None),
         "constant_velocity": ConstantVelocityPolicy(),
+        "longer": Oracle(SCENE, renderer, samples=SAMPLES, change=going_on),
     }
     return record_scene(SCENE, policies, renderer, samples=SAMPLES)
+
+
+def going_on(plan: Plan) -> Plan:
+    """Four more points at the last one's speed."""
+    xy, speed = plan.trajectory.xy, plan.trajectory.velocity[0]
+    more = xy[-1] + np.arange(1, 5)[:, None] * (xy[-1] - xy[-2])
+    return replace(plan, trajectory=Trajectory.from_waypoints(np.arange(1, 11) * 0.5, np.vstack([xy, more]), speed))
 
 
 def moved_left(plan: Plan) -> Plan:
@@ -71,6 +79,27 @@ def test_the_experts_own_plan_scores_perfectly_and_touches_nobody(record: SceneR
     assert result.policies["constant_velocity"].mean_displacement > 0.05
     assert list(result.families) == ["oncoming"]
     assert result.families["oncoming"] == result.policies
+
+
+def test_of_a_longer_plan_the_first_three_seconds_are_scored(record: SceneRecord) -> None:
+    scores = open_loop_result([record], "oracle").policies
+    assert scores["longer"].failures == 0
+    assert scores["longer"].mean_displacement == pytest.approx(0.0, abs=1e-9)
+    assert scores["longer"].occupancy == scores["oracle"].occupancy
+    assert scores["longer"].collides == scores["oracle"].collides
+    for sample in record.samples:
+        assert sample.plans["longer"].shape == (6, 3)
+        assert sample.scores["longer"].seconds == 3.0
+
+
+def test_a_plan_without_the_scored_times_is_refused_in_one_sentence(renderer: Renderer) -> None:
+    def odd(plan: Plan) -> Plan:
+        times = np.arange(1, 7) * 0.4
+        return replace(plan, trajectory=Trajectory.from_waypoints(times, plan.trajectory.xy, 1.0))
+
+    policy = Oracle(SCENE, renderer, samples=1, change=odd)
+    with pytest.raises(EvaluationError, match=r"has points at \[0\.4, "):
+        record_scene(SCENE, {"odd": policy}, renderer, samples=1)
 
 
 def test_what_was_seen_is_scored_against_what_was_there(record: SceneRecord) -> None:

@@ -1,14 +1,21 @@
 """A plan in base_link becomes messages in the world-fixed frame."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opendrivevla_ros.msg import PlannedTrajectory, PlanStatus
-from ros.samples import STAMP_NS, ego, plan
+from ros.samples import STAMP_NS, ego, observation, plan
 
+from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.ros import conversions
 from opendrivevla_ros.ros.conversions import nanoseconds
+from opendrivevla_ros.ros.markers import plan_markers
+from opendrivevla_ros.ros.overview import render_overview
+from opendrivevla_ros.ros.palette import Footprint
+from opendrivevla_ros.ros.received import trajectory_of
 
 QUARTER = np.pi / 2
 
@@ -45,6 +52,27 @@ def test_every_pose_of_the_path_is_stamped_with_the_time_at_which_it_is_reached(
     assert nanoseconds(path.header.stamp) == STAMP_NS
     stamps = [nanoseconds(pose.header.stamp) for pose in path.poses]
     assert stamps == [STAMP_NS + (k + 1) * 500_000_000 for k in range(6)]
+
+
+def test_a_plan_of_ten_points_is_ten_points_in_every_message_and_back() -> None:
+    times = np.arange(1, 11) * 0.5
+    made = Trajectory.from_waypoints(times, np.column_stack([4.0 * times, 0.1 * times**2]), 4.0)
+    long = replace(plan(), trajectory=made)
+    message = conversions.trajectory_message(long, ego(QUARTER))
+    assert (message.points[-1].time_from_start.sec, len(message.points)) == (5, 10)
+    stamps = [nanoseconds(pose.header.stamp) for pose in conversions.path_message(long, ego()).poses]
+    assert stamps == [STAMP_NS + (k + 1) * 500_000_000 for k in range(10)]
+    back = trajectory_of(message, ego(QUARTER).base_to_world, 4.0)
+    for name in ("times", "xy", "yaw", "velocity"):
+        np.testing.assert_allclose(getattr(back, name), getattr(made, name), atol=1e-9)
+    markers = plan_markers(long, ego(), lifetime_s=1.0, banner="").markers
+    assert sum(marker.ns == "plan/footprint" for marker in markers) == 10
+    (path,) = (marker for marker in markers if marker.ns == "plan/path")
+    assert len(path.points) == 11
+    picture = render_overview(observation(), long, status="", footprint=Footprint())
+    short = render_overview(observation(), plan(), status="", footprint=Footprint())
+    assert picture.shape == short.shape
+    assert not np.array_equal(picture, short)
 
 
 def test_agents_come_by_falling_score_with_everything_in_the_world_frame() -> None:

@@ -13,7 +13,7 @@ from ros.samples import STAMP_NS, plan
 from opendrivevla_ros.core.ego import DrivingCommand
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, ThinkingMode
-from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.rig import CAMERA_NAMES
 from opendrivevla_ros.ros.inference import Answer, Inference, Job, Outcome
 from opendrivevla_ros.sensing.assembler import ObservationAssembler
@@ -40,6 +40,9 @@ class ScriptedPolicy:
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         self.calls.append(mode.name)
+
+    def set_thinking_limits(self, limits: ThinkingLimits) -> None:
+        self.calls.append(f"threshold {limits.slow_threshold}")
 
     def set_economy(self, saves: bool) -> None:
         self.calls.append(f"saves {saves}")
@@ -79,12 +82,18 @@ class Bench:
             self.policy, assembler, odometry, on_outcome=self.outcomes.append, on_answer=self.answers.append
         )
 
-    def attempt(self, generation: int = 1, mode: ThinkingMode = ThinkingMode.FAST, **images: Any) -> Outcome:
+    def attempt(
+        self,
+        generation: int = 1,
+        mode: ThinkingMode = ThinkingMode.FAST,
+        limits: ThinkingLimits = ThinkingLimits(),  # noqa: B008 (it is frozen)
+        **images: Any,
+    ) -> Outcome:
         """Submits one frame set and waits for its outcome."""
         good = RawImage("bgr8", 160, 90, 480, False, PIXELS)
         frames = {camera: SyncedFrame(camera, STAMP_NS, images.get(camera, good)) for camera in CAMERA_NAMES}
         count = len(self.outcomes)
-        self.inference.submit(Job(generation, FrameSet(STAMP_NS, frames), DrivingCommand(), mode, None))
+        self.inference.submit(Job(generation, FrameSet(STAMP_NS, frames), DrivingCommand(), mode, None, limits))
         wait_until(lambda: len(self.outcomes) > count, "an outcome")
         return self.outcomes[-1]
 
@@ -103,6 +112,13 @@ def test_a_plan_comes_with_its_observation_and_stage_times_after_decoding(bench:
     assert outcome.observation is not None
     assert outcome.result == PlanStatus.OK
     assert list(outcome.stage_times) == ["decode", "network", "language"]
+
+
+def test_the_limits_of_thinking_are_set_only_when_they_change(bench: Bench) -> None:
+    wary = ThinkingLimits(slow_threshold=0.2)
+    for limits in (ThinkingLimits(), wary, wary, ThinkingLimits()):
+        bench.attempt(limits=limits)
+    assert [call for call in bench.policy.calls if call.startswith("threshold")] == ["threshold 0.2", "threshold 0.5"]
 
 
 def test_memory_is_dropped_for_a_new_generation_and_the_mode_set_only_when_it_changes(bench: Bench) -> None:

@@ -91,6 +91,28 @@ def test_good_plans_go_on_once_each_and_nothing_else_is_sent(drive: Drive) -> No
     assert all(decision.stop is None for decision in decisions)
 
 
+class LongPlans(Drive):
+    """With plans of ten points, five seconds."""
+
+    def candidate(self, xy: Array | None = None) -> PlacedTrajectory:
+        times = np.arange(1, 11) * 0.5
+        waypoints = np.column_stack([self.speed * times, np.zeros(10)])
+        return PlacedTrajectory(Trajectory.from_waypoints(times, waypoints, self.speed), self.ego)
+
+
+def test_plans_of_ten_points_go_on_and_are_stopped_along() -> None:
+    drive = LongPlans()
+    drive.arm()
+    decisions = drive.go(2.0)
+    assert {decision.state for decision in decisions} == {State.NOMINAL}
+    assert all(len(one.forward.trajectory) == 10 for one in decisions if one.forward is not None)
+    drive.plans = False
+    states = [decision.state for decision in drive.go(8.0)]
+    assert State.FALLBACK in states
+    assert State.TAKEOVER not in states
+    assert drive.speed == pytest.approx(0.0, abs=1e-6)
+
+
 def test_nothing_is_sent_before_it_is_armed() -> None:
     drive = Drive()
     for decision in drive.go(2.0):

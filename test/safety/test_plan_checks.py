@@ -33,6 +33,20 @@ def test_plans_that_people_drive_pass_every_check(speed: float, acceleration: fl
     assert len({check.name for check in checks}) == len(checks) == 20
 
 
+def test_a_plan_of_ten_points_is_checked_to_its_own_end() -> None:
+    times = np.arange(1, 11) * 0.5
+    xy = np.column_stack([10.0 * times, np.zeros(10)])
+    long = Course.seen_from(Trajectory.from_waypoints(times, xy, 10.0), np.eye(4), 0.2)
+    around = Surroundings(speed=10.0, age=0.2, body=BODY, movers=standing(45.0, 0.0))
+    checks = {check.name: check for check in check_plan(long, around, LIMITS)}
+    assert failed(tuple(checks.values())) == []
+    assert checks["horizon"].value == pytest.approx(4.8)
+    assert 3.5 < checks["overlap"].value < 4.2  # the box is 39 m ahead of the bumper, beyond what six points reach
+    curb = np.array([[42.0, -5.0], [42.0, 5.0]])
+    across = check_plan(long, replace(around, movers=Movers(), boundaries=(curb,)), LIMITS)
+    assert failed(across) == ["boundary"]
+
+
 @pytest.mark.parametrize(
     ("name", "xy", "speed"),
     [

@@ -39,6 +39,18 @@ def test_a_planned_arc_is_driven_close_by_and_on_time(radius: float) -> None:
             assert np.hypot(ego.x - wanted[0], ego.y - wanted[1]) < 0.45
 
 
+def test_a_plan_of_ten_points_is_followed_to_its_own_end() -> None:
+    times = np.arange(1, 11) * 0.5
+    turned = 6.0 * times / 40.0
+    xy = np.column_stack([40.0 * np.sin(turned), 40.0 * (1 - np.cos(turned))])
+    ego = Ego(0.0, 0.0, 0.0, 6.0)
+    tracker = TrajectoryTracker(Trajectory.from_waypoints(times, xy, ego.speed), ego.base_to_world, 0)
+    for step in range(round(4.5 / STEP_S)):
+        ego = step_ego(ego, tracker.command(ego, round(step * STEP_S * 1e9)), STEP_S)
+    assert np.hypot(*(np.array([ego.x, ego.y]) - xy[8])) < 0.45
+    assert ego.speed > 4.0
+
+
 def test_a_plan_that_brakes_to_a_stop_is_stopped() -> None:
     travelled = np.where(TIMES < 2.0, 8.0 * TIMES - 2.0 * TIMES**2, 8.0)
     egos = follow(np.column_stack([travelled, np.zeros(6)]), Ego(0.0, 0.0, 0.0, 8.0), 4.0)

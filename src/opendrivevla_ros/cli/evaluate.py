@@ -24,7 +24,7 @@ from opendrivevla_ros.cli.console import (
 from opendrivevla_ros.cli.evaluate_bag import bag
 from opendrivevla_ros.cli.evaluate_nuscenes import nuscenes
 from opendrivevla_ros.core.files import write_whole
-from opendrivevla_ros.policies.registry import SHIPPED
+from opendrivevla_ros.policies.registry import BLIND, SHIPPED
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
 
@@ -73,7 +73,8 @@ def world(
     scenarios: Annotated[int, typer.Option(min=1, help="Closed-loop scenarios of each family.")] = 5,
     family: Annotated[list[str] | None, typer.Option(help="Only this family; may be repeated.")] = None,
     beside: Annotated[
-        list[str] | None, typer.Option(help="Another policy to compare with, name or folder; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Another policy beside it, name or folder; may be repeated. Blind baselines always are."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
@@ -84,23 +85,24 @@ def world(
         typer.Option(help="Markdown file (a card, a README) that gets the tables between its marks; may be repeated."),
     ] = None,
 ) -> None:
-    """Evaluate a policy in the driving world, on test seeds: it drives, beside the expert and constant velocity."""
+    """Evaluate a policy in the driving world, on test seeds: it drives, beside the expert and blind baselines."""
     with one_sentence_errors(), sentences():
         require_writable(output)
         for path in write or ():
             section_of(path)
         policy = checkpoint or SHIPPED
+        others = (*BLIND, *(beside or ()))
         closed_loop = closed_loop_part(
             policy,
-            beside=tuple(beside or ()),
+            beside=others,
             families=tuple(dict.fromkeys(family or ())),
             scenarios=scenarios,
             processes=processes,
             device=device,
             precision=precision,
         )
-        others = expert_driven_parts(policy, beside=tuple(beside or ()), scenes=scenes, processes=processes)
-        parts = [closed_loop, *others]
+        expert_driven = expert_driven_parts(policy, beside=others, scenes=scenes, processes=processes)
+        parts = [closed_loop, *expert_driven]
         figures = run_parts(parts, output, only or ())
         tables = "\n".join(of_part.markdown for of_part in figures.values())
         for path in write or ():
@@ -206,17 +208,16 @@ def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, pr
     """
     from opendrivevla_ros.evaluation.confidence import evaluate_confidence
     from opendrivevla_ros.evaluation.text_metrics import evaluate_text
-    from opendrivevla_ros.evaluation.world_open_loop import CONSTANT_VELOCITY, evaluate_open_loop
+    from opendrivevla_ros.evaluation.world_open_loop import evaluate_open_loop
     from opendrivevla_ros.evaluation.world_scenes import load_greedy
     from opendrivevla_ros.policies.registry import BASELINES, kind_of
 
-    baselines = tuple(dict.fromkeys([CONSTANT_VELOCITY, *beside]))
-    hashes = {source: load_greedy(source).info.weights_hash for source in (policy, *baselines)}
+    hashes = {source: load_greedy(source).info.weights_hash for source in (policy, *beside)}
 
     def open_loop(folder: Path, progress: Callable[[float], None]) -> Figures:
         result = evaluate_open_loop(
             policy,
-            baselines=baselines,
+            baselines=beside,
             scenes=scenes,
             processes=processes,
             progress=lambda done, total: progress(done / total),

@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 
 from opendrivevla_ros.cli.console import CommandError, console, one_sentence_errors, packages_of_the_world
 from opendrivevla_ros.cli.replay import PolicyOption
-from opendrivevla_ros.policies.registry import SHIPPED, kind_of
+from opendrivevla_ros.policies.registry import BLIND, SHIPPED
 
 SCENES = "scenes"  # folder of the output, with one folder for each scene
 
@@ -23,7 +23,7 @@ def nuscenes(
     policy: PolicyOption = None,
     beside: Annotated[
         list[str] | None,
-        typer.Option(help="Another policy beside it, name or folder; may be repeated. Constant velocity always is."),
+        typer.Option(help="Another policy beside it, name or folder; may be repeated. Blind baselines always are."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for results.json, results.md and every scene's record.")] = Path(
         "nuscenes_evaluation"
@@ -49,12 +49,11 @@ def nuscenes(
         from opendrivevla_ros.evaluation.moments import keep_worst, write_moments
         from opendrivevla_ros.evaluation.nuscenes_evaluation import NuScenesTask, find_version, prepare, record_all
         from opendrivevla_ros.evaluation.nuscenes_report import nuscenes_result
-        from opendrivevla_ros.evaluation.world_open_loop import CONSTANT_VELOCITY
         from opendrivevla_ros.evaluation.world_scenes import display_names
 
         with sentences():
             require_writable(output)
-            sources = tuple(dict.fromkeys([policy or SHIPPED, *(beside or ()), CONSTANT_VELOCITY]))
+            sources = tuple(dict.fromkeys([policy or SHIPPED, *(beside or ()), *BLIND]))
             task = NuScenesTask(str(root), version or find_version(root, split), split, sources, device, precision)
             try:
                 prepared = prepare(task)
@@ -67,7 +66,6 @@ def nuscenes(
                         records,
                         problems,
                         policy=display_names(sources)[sources[0]],
-                        ego_state=any(kind_of(source) == "ego_state" for source in sources),
                         root=root,
                         version=task.version,
                         split=split,

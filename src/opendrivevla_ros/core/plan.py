@@ -47,11 +47,16 @@ class MapElement:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The model's words (its plan alone, in fast mode), the thinking mode asked for and the one that was used."""
+    """The model's words (in fast mode, its plan or what it says in place of a thought) and how it came to them.
+
+    requested_mode, actual_mode: the thinking mode asked for, and the one that was used, FAST or SLOW.
+    slow_probability: with which the model itself would have thought first, [0, 1]; None for one that has no choice.
+    """
 
     text: str = ""
     requested_mode: ThinkingMode = ThinkingMode.FAST
     actual_mode: ThinkingMode = ThinkingMode.FAST
+    slow_probability: float | None = None
 
 
 @dataclass(frozen=True)

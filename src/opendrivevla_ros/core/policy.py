@@ -23,6 +23,27 @@ class PolicyInfo:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class ThinkingLimits:
+    """When a model thinks first, and how long.
+
+    slow_threshold: in AUTO it does where its own probability of doing so is at least this, [0, 1]. max_tokens,
+    max_milliseconds: of a thought; what comes first closes it, and the plan is taken from what was thought by then.
+    Raises ValueError.
+    """
+
+    slow_threshold: float = 0.5
+    max_tokens: int = 512
+    max_milliseconds: int = 3000
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.slow_threshold <= 1.0:
+            raise ValueError(f"slow_threshold is a probability, not {self.slow_threshold!r}; give 0 to 1")
+        for name in ("max_tokens", "max_milliseconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} of a thought is {getattr(self, name)}; give 0 or more")
+
+
 class DrivingPolicy(Protocol):
     """Plans from observations that come in the order of time, one call at a time."""
 
@@ -34,6 +55,9 @@ class DrivingPolicy(Protocol):
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """Asks for a thinking mode from the next plan on; what a plan really used stands in its reasoning."""
+
+    def set_thinking_limits(self, limits: ThinkingLimits) -> None:
+        """When it may think, and how long, from the next plan on; until then by the defaults."""
 
     def set_economy(self, saves: bool) -> None:
         """Has plans cost as little as they can from the next one on: without samples, with fast thinking."""

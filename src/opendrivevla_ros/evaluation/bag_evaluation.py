@@ -29,11 +29,10 @@ from opendrivevla_ros.evaluation.moments import ShownMoment, candidates, keep_wo
 from opendrivevla_ros.evaluation.open_loop import stp3_convention, uniad_convention
 from opendrivevla_ros.evaluation.plan_tracker import track
 from opendrivevla_ros.evaluation.world_scenes import EvaluationError, spread, work_on_one_core
-from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.policies.registry import BLIND, load_policy
 from opendrivevla_ros.safety.course import Course
 from opendrivevla_ros.safety.uncertainty import GOOD_METRES, area_under_curve, expected_calibration_error
 
-CONSTANT_VELOCITY = "constant velocity"
 SPEED_BANDS = (0.5, 3.0, 6.0, 10.0, 15.0)  # m/s, between bands
 TURN = np.radians(15.0)  # of heading in 3 s, beyond which the human turns
 EVENT_METRES = 2.0  # from where the human was, at any of the six points
@@ -58,8 +57,8 @@ class BagTask:
 class Moment:
     """A plan beside the human, in base_link at its stamp.
 
-    bag, seek_s: where to look, seconds from the bag's start. plan, human: [6, 3] x, y, yaw; baseline: [6, 2], at
-    constant velocity. jitter: mean distance from the plan before at equal times, metres; None for a scene's first.
+    bag, seek_s: where to look, seconds from the bag's start. plan, human: [6, 3] x, y, yaw; baselines: [6, 2] of blind
+    policies by name. jitter: mean distance from the plan before at equal times, metres; None for a scene's first.
     comfortable, human_comfortable: of both, followed by the tracker. seconds: that the plan took.
     """
 
@@ -69,7 +68,7 @@ class Moment:
     speed: float
     plan: Array
     human: Array
-    baseline: Array
+    baselines: Mapping[str, Array]
     confidence: float
     jitter: float | None
     comfortable: bool
@@ -131,7 +130,7 @@ def evaluate_bags(
     return spread(work, tasks, processes=processes, progress=progress)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1 + len(BLIND))
 def _loaded(policy: str, device: str) -> DrivingPolicy:
     loaded = load_policy(policy, device=device)
     work_on_one_core()
@@ -140,13 +139,16 @@ def _loaded(policy: str, device: str) -> DrivingPolicy:
 
 def _record(task: BagTask, *, policy: str, device: str) -> BagRecord:
     try:
-        return record_bag(task, _loaded(policy, device))
+        return record_bag(task, _loaded(policy, device), {name: _loaded(name, "cpu") for name in BLIND})
     except BagError as error:
         return BagRecord(str(task), problem=str(error))
 
 
-def record_bag(task: BagTask, policy: DrivingPolicy) -> BagRecord:
-    """A policy beside the human of one bag. Raises BagError for a bag that cannot be read, or gives no moment."""
+def record_bag(task: BagTask, policy: DrivingPolicy, beside: Mapping[str, DrivingPolicy]) -> BagRecord:
+    """A policy, and blind ones by name, beside the human of one bag.
+
+    Raises BagError for a bag that cannot be read, or gives no moment.
+    """
     moments: list[Moment] = []
     shown: list[ShownMoment] = []
     failures: Counter[str] = Counter()
@@ -161,13 +163,14 @@ def record_bag(task: BagTask, policy: DrivingPolicy) -> BagRecord:
             began = time.perf_counter()
             try:
                 plan = policy.plan(sample.observation)
+                seconds = time.perf_counter() - began
+                baselines = {name: blind.plan(sample.observation).trajectory.xy for name, blind in beside.items()}
             except PlanError as error:
                 failures[error.failure.name.lower()] += 1
                 before = None
                 continue
-            seconds = time.perf_counter() - began
             if sample.future_mask.all():
-                moments.append(_moment(task, bag.start_ns, sample, plan.trajectory, plan.confidence, before, seconds))
+                moments.append(_moment(task, bag.start_ns, sample, plan, baselines, before, seconds))
                 shown = candidates([*shown, _shown(moments[-1], sample, plan)])
             else:
                 unknown += 1
@@ -194,12 +197,12 @@ def _moment(
     task: BagTask,
     start_ns: int,
     sample: DrivingSample,
-    plan: Trajectory,
-    confidence: float,
+    made: Plan,
+    baselines: Mapping[str, Array],
     before: tuple[DrivingSample, Trajectory] | None,
     seconds: float,
 ) -> Moment:
-    ego = sample.observation.ego
+    ego, plan = sample.observation.ego, made.trajectory
     times = np.asarray(FUTURE_TIMES_S)
     return Moment(
         bag=str(task),
@@ -208,8 +211,8 @@ def _moment(
         speed=ego.speed,
         plan=_course(plan).at(times),
         human=sample.future,
-        baseline=np.outer(times, ego.velocity[:2]),
-        confidence=confidence,
+        baselines=baselines,
+        confidence=made.confidence,
         jitter=None if before is None else _jitter(before, sample, plan),
         comfortable=_comfortable(plan, ego.speed),
         human_comfortable=_comfortable(Trajectory.from_waypoints(times, sample.future[:, :2], ego.speed), ego.speed),
@@ -234,7 +237,8 @@ def _course(plan: Trajectory) -> Course:
 
 
 def _comfortable(plan: Trajectory, speed: float) -> bool:
-    return comfort(track(plan, max(speed, 0.0), horizon_s=float(plan.times[-1]))).comfortable
+    """Over as long as the human's way is known, so that a longer plan is judged alike."""
+    return comfort(track(plan, max(speed, 0.0), horizon_s=min(float(plan.times[-1]), FUTURE_TIMES_S[-1]))).comfortable
 
 
 def bag_results(records: Sequence[BagRecord]) -> dict[str, Any]:
@@ -309,7 +313,6 @@ def events(moments: Sequence[Moment]) -> list[dict[str, Any]]:
 
 def _errors(moments: Sequence[Moment]) -> dict[str, Any]:
     distance = np.stack([moment.distance for moment in moments])
-    baseline = np.stack([np.hypot(*(moment.baseline - moment.human[:, :2]).T) for moment in moments])
     offset = np.stack([moment.offset[-1] for moment in moments])
     heading = np.abs([float(wrap_angle(moment.plan[-1, 2] - moment.human[-1, 2])) for moment in moments])
     return {
@@ -317,13 +320,19 @@ def _errors(moments: Sequence[Moment]) -> dict[str, Any]:
         "l2": {second: float(distance[:, 2 * second - 1].mean()) for second in (1, 2, 3)},
         "uniad": uniad_convention(distance).average,
         "stp3": stp3_convention(distance).average,
-        CONSTANT_VELOCITY: {"uniad": uniad_convention(baseline).average, "stp3": stp3_convention(baseline).average},
+        "baselines": {name: _averages(name, moments) for name in moments[0].baselines},
         "lengthwise": float(np.abs(offset[:, 0]).mean()),
         "ahead": float(offset[:, 0].mean()),
         "sideways": float(np.abs(offset[:, 1]).mean()),
         "left": float(offset[:, 1].mean()),
         "heading": float(heading.mean()),
     }
+
+
+def _averages(baseline: str, moments: Sequence[Moment]) -> dict[str, float]:
+    away = (moment.baselines[baseline] - moment.human[:, :2] for moment in moments)
+    distance = np.stack([np.hypot(*off.T) for off in away])
+    return {"uniad": uniad_convention(distance).average, "stp3": stp3_convention(distance).average}
 
 
 def _histogram(distances: Sequence[float]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from opendrivevla_ros.evaluation.bag_evaluation import CONSTANT_VELOCITY, EVENT_METRES
+from opendrivevla_ros.evaluation.bag_evaluation import EVENT_METRES
 from opendrivevla_ros.evaluation.figures import markdown_table
 
 SHOWN_EVENTS = 10
@@ -21,7 +21,7 @@ def bag_markdown(results: Mapping[str, Any]) -> str:
             "3 s",
             "average",
             "average to",
-            "constant velocity",
+            *(name.replace("_", " ") for name in results["all"]["baselines"]),
             "lengthwise",
             "sideways",
             "heading",
@@ -72,7 +72,8 @@ def bag_markdown(results: Mapping[str, Any]) -> str:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    metres = [*row["l2"].values(), row["uniad"], row["stp3"], row[CONSTANT_VELOCITY]["uniad"]]
+    metres = [*row["l2"].values(), row["uniad"], row["stp3"]]
+    metres += [baseline["uniad"] for baseline in row["baselines"].values()]
     return (
         str(row["plans"]),
         *(f"{value:.2f}" for value in metres),

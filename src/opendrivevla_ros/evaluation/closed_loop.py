@@ -32,7 +32,7 @@ class Trace:
     """What a picture of a drive needs.
 
     ego: [N + 1, 4] x, y, yaw of base_link in the world frame and metres along the route, every 0.1 s. actors: those
-    at the end. plan: [6, 2] the last plan's points in the world frame; None where there was none.
+    at the end. plan: [N, 2] the last plan's points in the world frame; None where there was none.
     """
 
     ego: Array

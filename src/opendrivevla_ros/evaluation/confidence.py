@@ -19,6 +19,7 @@ from opendrivevla_ros.evaluation.world_scenes import (
     drive_scene,
     evaluation_scenes,
     renderer_for,
+    scored_poses,
     spread,
     work_on_one_core,
 )
@@ -190,6 +191,6 @@ def record_confidence(scene: Scene, policy: DrivingPolicy) -> list[SurePlan]:
         except PlanError:
             continue
         if plan.doubt is not None:
-            error = float(np.hypot(*(plan.trajectory.xy[-1] - sample.future[-1, :2])))
+            error = float(np.hypot(*(scored_poses(plan)[-1, :2] - sample.future[-1, :2])))
             found.append(SurePlan(plan.confidence, plan.doubt, error))
     return found

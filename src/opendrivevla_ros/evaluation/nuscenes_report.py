@@ -45,7 +45,6 @@ class NuScenesResult:
     detection: dict[str, Any] | None
     tracking: dict[str, Any] | None
     agents_left_out: int
-    ego_state: bool
     tests: dict[str, str] = field(default_factory=lambda: dict(TESTS))
 
     def to_json(self) -> str:
@@ -87,8 +86,6 @@ class NuScenesResult:
             f" {6 * self.samples} times lie beyond a scene's end and count as 0, as published. L2 in metres; ST-P3:"
             " mean of the points up to the time; UniAD: at the time."
         )
-        if not self.ego_state:
-            text += " No ego-state-only baseline is beside the policy: give the folder of one with --beside."
         rows = [
             [name, *_cells(figures.displacement, "{:.2f}".format), str(figures.failures)]
             for name, figures in self.policies.items()
@@ -130,7 +127,6 @@ def nuscenes_result(
     problems: Problems,
     *,
     policy: str,
-    ego_state: bool,
     root: Path,
     version: str,
     split: str,
@@ -138,8 +134,7 @@ def nuscenes_result(
 ) -> NuScenesResult:
     """The figures of recorded scenes.
 
-    policy: the one that told what it saw. ego_state: whether an ego-state-only baseline is among the policies. folder:
-    for the files that the devkit reads.
+    policy: the one that told what it saw. folder: for the files that the devkit reads.
     """
     open_loop: OpenLoopFigures = open_loop_figures(records)
     official = official_figures(root, version, split, records, folder)
@@ -156,7 +151,6 @@ def nuscenes_result(
         detection=official.detection,
         tracking=official.tracking,
         agents_left_out=sum(sample.agents_left_out for record in records for sample in record.samples),
-        ego_state=ego_state,
     )
 
 

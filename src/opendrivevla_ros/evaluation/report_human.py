@@ -29,7 +29,7 @@ from opendrivevla_ros.evaluation.report_tables import (
     side_by_side,
 )
 
-BAG_BASELINE = "constant velocity"
+BLIND = {"constant_velocity": "constant velocity", "ego_state": "ego state alone"}  # beside every bag
 _LEFT_OUT = {
     "missing": "have no record",
     "unknown": "are not of the split",
@@ -115,7 +115,7 @@ def _published_table(whole: Sequence[PartResults], parts: Sequence[PartResults])
 
 
 def bag(parts: Sequence[PartResults], comparable: bool) -> Figures:
-    """Distances from the human by speed and turn, beside constant velocity; comfort, jitter, events."""
+    """Distances from the human by speed and turn, beside blind policies; comfort, jitter, events."""
     metrics = (
         *(
             number(f"L2 at{NO_BREAK}{second}{NO_BREAK}s, m", "all", "l2", str(second), better=LOWER)
@@ -123,7 +123,7 @@ def bag(parts: Sequence[PartResults], comparable: bool) -> Figures:
         ),
         number("average (UniAD), m", "all", "uniad", better=LOWER),
         number("average up to (ST-P3), m", "all", "stp3", better=LOWER),
-        number("constant velocity (UniAD), m", "all", BAG_BASELINE, "uniad"),
+        *(number(f"{name} (UniAD), m", "all", "baselines", key, "uniad") for key, name in BLIND.items()),
         number("lengthwise at 3 s, m", "all", "lengthwise", better=LOWER),
         number("sideways at 3 s, m", "all", "sideways", better=LOWER),
         number("heading at 3 s, rad", "all", "heading", better=LOWER),
@@ -165,9 +165,10 @@ def _bag_plots(parts: Sequence[PartResults]) -> list[Plot]:
     for part in parts:
         rows = part.results["by_speed"]
         planned[named(part, parts, "policy")] = [rows[band]["uniad"] if band in rows else None for band in bands]
-        baseline = [rows[band][BAG_BASELINE]["uniad"] if band in rows else None for band in bands]
-        if baselines.setdefault(BAG_BASELINE, baseline) != baseline:  # other bags, or other plans that did not come
-            baselines[f"{BAG_BASELINE}, {part.run}"] = baseline
+        for key, name in BLIND.items():
+            baseline = [rows[band]["baselines"][key]["uniad"] if band in rows else None for band in bands]
+            if baselines.setdefault(name, baseline) != baseline:  # other bags, or other plans that did not come
+                baselines[f"{name}, {part.run}"] = baseline
     by_speed = "Average distance from the human (UniAD), by speed"
     edges = parts[0].results["distances"]["metres"]
     bins = [f"< {edges[0]:g}", *(f"{low:g}-{high:g}" for low, high in pairwise(edges)), f"≥ {edges[-1]:g}"]
@@ -189,7 +190,7 @@ def _bag_kinds(part: PartResults, parts: Sequence[PartResults]) -> Table:
         number("plans", "plans", digits=0),
         *(number(f"L2 at{NO_BREAK}{second}{NO_BREAK}s, m", "l2", str(second)) for second in (1, 2, 3)),
         number("average (UniAD), m", "uniad"),
-        number("constant velocity (UniAD), m", BAG_BASELINE, "uniad"),
+        *(number(f"{name} (UniAD), m", "baselines", key, "uniad") for key, name in BLIND.items()),
         number("ahead at 3 s, m", "ahead"),
         number("left at 3 s, m", "left"),
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from opendrivevla_ros.core.geometry import Array, wrap_angle
 from opendrivevla_ros.core.plan import Agent, Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
-from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.evaluation.driver_score import DriverScore, driver_score
 from opendrivevla_ros.evaluation.map_overlap import TellsMap, cell_counts, mask_cells, polyline_cells
@@ -123,6 +123,7 @@ def record_scene(
     records, moments = [], []
     for world, sample in drive_scene(scene, renderer, samples=samples):
         plans = {name: _plan(policy, sample) for name, policy in policies.items()}
+        poses = {name: None if plan is None else scored_poses(plan) for name, plan in plans.items()}
         first = next(iter(plans.values()))
         labels, elements = sample.agents, sample.map_elements
         assert labels is not None
@@ -138,7 +139,7 @@ def record_scene(
                 token=sample.token,
                 expert=sample.future,
                 obstacles=obstacle_boxes(world, future),
-                plans={name: None if plan is None else poses_of(plan) for name, plan in plans.items()},
+                plans=poses,
                 scores={
                     name: None if plan is None else driver_score(plan.trajectory, scored, horizon_s=SCORED_S)
                     for name, plan in plans.items()
@@ -149,14 +150,15 @@ def record_scene(
                 mask_cells=cell_counts(marked, true_cells) if isinstance(observer, TellsMap) else None,
             )
         )
-        if first is not None:
+        planned = next(iter(poses.values()))
+        if first is not None and planned is not None:
             moments.append(
                 shown_moment(
                     sample.scene,
                     world.time_ns * 1e-9,
                     observation=sample.observation,
                     plan=first,
-                    planned=first.trajectory.xy,
+                    planned=planned,
                     reference=sample.future,
                     agents=labels,
                     elements=elements,
@@ -174,8 +176,21 @@ def drive_scene(scene: Scene, renderer: Renderer, *, samples: int) -> Iterator[t
 
 
 def poses_of(plan: Plan) -> Array:
-    """[6, 3] x, y, yaw."""
+    """[N, 3] x, y, yaw."""
     return np.column_stack([plan.trajectory.xy, plan.trajectory.yaw])
+
+
+def scored_poses(plan: Plan) -> Array:
+    """[6, 3] x, y, yaw at the times of a sample's future, for which the truth is known; a plan may go on after them.
+
+    Raises EvaluationError for a plan that has no points at those times.
+    """
+    times, count = plan.trajectory.times, len(FUTURE_TIMES_S)
+    if len(times) < count or not np.allclose(times[:count], FUTURE_TIMES_S, atol=1e-3):
+        raise EvaluationError(
+            f"a plan has points at {times.tolist()} s; only one with {FUTURE_TIMES_S} s can be scored"
+        )
+    return poses_of(plan)[:count]
 
 
 def obstacle_boxes(world: World, future: Future) -> tuple[Array, ...]:

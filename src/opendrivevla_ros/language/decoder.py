@@ -1,4 +1,4 @@
-"""A decoder over a Qwen2 model's own weights, several times faster than driving it through `transformers`.
+"""A decoder over the weights of a Qwen2 or Qwen2.5-VL language model, several times faster than `transformers`' own.
 
 Key-value cache of fixed shape, fused projections (the model's parameters become views of the fused ones, nothing is
 stored twice), rotary tables computed once, several tokens fed in one forward, and the key-value entries of a prompt's
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Qwen2ForCausalLM
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2ForCausalLM
 
 Check = Callable[[], None]
 
@@ -42,25 +42,33 @@ class Decoder:
     more than one row, then `step` as often as wanted.
     """
 
-    def __init__(self, model: Qwen2ForCausalLM, *, max_length: int = 2048, rows: int = 1) -> None:
-        config = model.config
+    def __init__(
+        self, model: Qwen2ForCausalLM | Qwen2_5_VLForConditionalGeneration, *, max_length: int = 2048, rows: int = 1
+    ) -> None:
+        # of a model with eyes, the language model is a part
+        config = getattr(model.config, "text_config", model.config)
+        language = getattr(model.model, "language_model", model.model)
         if config.rope_parameters["rope_type"] != "default":
             raise ValueError(f"the decoder knows plain rotary embeddings only, not {config.rope_parameters}")
         self.max_length, self.rows = max_length, rows
-        self.embedding: Tensor = model.model.embed_tokens.weight.detach()
+        self.embedding: Tensor = language.embed_tokens.weight.detach()
         self.head: Tensor = model.lm_head.weight.detach()
-        self._final_norm: Tensor = model.model.norm.weight.detach()
+        self._final_norm: Tensor = language.norm.weight.detach()
         self._epsilon = config.rms_norm_eps
-        self._layers = [_fuse(layer) for layer in model.model.layers]
+        self._layers = [_fuse(layer) for layer in language.layers]
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_size = config.hidden_size // self._heads
         device, dtype = self.embedding.device, self.embedding.dtype
-        self._cosine, self._sine = _rotary_tables(max_length, self._head_size, config.rope_parameters["rope_theta"])
-        self._cosine, self._sine = self._cosine.to(device, dtype), self._sine.to(device, dtype)
+        # A prompt's last position may be beyond its length: pictures are counted by time, row and column.
+        tables = _rotary_tables(2 * max_length, self._head_size, config.rope_parameters["rope_theta"])
+        self._cosine, self._sine = (table.to(device, dtype) for table in tables)
+        self._sections: list[int] = list(config.rope_parameters.get("mrope_section", ()))
         shape = (rows, max_length, self._kv_heads, self._head_size)
         self._keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in self._layers]
         self._values = [torch.zeros(shape, device=device, dtype=dtype) for _ in self._layers]
         self._lengths = [0] * rows
+        self._shift = 0  # from a text token's place in the cache to its rotary position
+        self._shift_tensor = torch.zeros((), device=device, dtype=torch.long)
         self._prefix: tuple[int, ...] = ()
         self._graphs: dict[tuple[int, int], _Graph] = {}
 
@@ -74,37 +82,60 @@ class Decoder:
         self._prefix = ()
 
     @torch.inference_mode()
-    def prefill(self, embeddings: Tensor, *, prefix: Sequence[int] = (), check: Check = _no_check) -> Tensor:
+    def prefill(
+        self,
+        embeddings: Tensor,
+        *,
+        prefix: Sequence[int] = (),
+        positions: Tensor | None = None,
+        check: Check = _no_check,
+    ) -> Tensor:
         """Reads a prompt [L, hidden] into row 0; returns the last position's normalised hidden state [1, hidden].
 
         prefix: the ids of the prompt's beginning, as far as it is plain text. It is read in a forward of its own, and
         not again while it stays the same, so that the outcome does not depend on the calls before.
+        positions: [3, L] of time, row and column for the rotary embedding (Qwen2-VL, arXiv 2409.12191), where the
+        prompt holds pictures; text after it goes on behind the largest. Without them tokens are counted from 0.
         check: called before every layer, may raise. Raises ValueError for a prompt that is too long or not finite.
         """
         count = len(embeddings)
         if not 0 < count <= self.max_length:
             raise ValueError(f"the prompt has {count} positions, the decoder takes 1 to {self.max_length}")
+        shift = 0 if positions is None else int(positions.max()) + 1 - count
+        if positions is not None and (not self._sections or not -count < shift <= self.max_length):
+            raise ValueError("the prompt's positions of pictures do not fit this model")
         if not bool(embeddings.isfinite().all()):  # it would stay in the cache, where masks do not stop NaN
             raise ValueError("the prompt's embeddings are not finite: check the features and the weights")
         prefix = tuple(prefix[: count - 1])
         start = len(prefix)
+        self._shift = 0  # a prefix is text from 0 on
         if start and prefix != self._prefix:
             self._prefix = ()  # until the cache holds all of the new one
-            self._prefill(embeddings[None, :start], 0, check)
+            self._prefill(embeddings[None, :start], 0, None, check)
             self._prefix = prefix
-        hidden = self._prefill(embeddings[None, start:], start, check)
+        rotary = None if positions is None else self._picture_rotary(positions[:, start:].to(self.embedding.device))
+        hidden = self._prefill(embeddings[None, start:], start, rotary, check)
         if not start:
             self._prefix = ()
         self._lengths[0] = count
+        self._shift = shift
+        self._shift_tensor.fill_(shift)
         return hidden[:, -1]
 
-    def _prefill(self, embeddings: Tensor, start: int, check: Check) -> Tensor:
+    def _picture_rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [L, head_size] of positions [3, L]: each of the sections turns by one of the three."""
+        axis = torch.arange(len(self._sections)).repeat_interleave(torch.tensor(self._sections)) % len(positions)
+        chosen = positions[axis.repeat(2).to(positions.device)].T  # [L, head_size]
+        return self._cosine.gather(0, chosen), self._sine.gather(0, chosen)
+
+    def _prefill(self, embeddings: Tensor, start: int, rotary: tuple[Tensor, Tensor] | None, check: Check) -> Tensor:
         end = start + embeddings.shape[1]
         return self._forward(
             embeddings,
             positions=slice(start, end),
             mask=self._causal_mask(start, end),
             end=end,
+            rotary=rotary,
             check=check,
             last_only=True,
         )
@@ -166,12 +197,14 @@ class Decoder:
         mask: Tensor | None,
         end: int,
         check: Check,
+        rotary: tuple[Tensor, Tensor] | None = None,
         last_only: bool = False,
     ) -> Tensor:
         """Hidden states [B, K, hidden] of embeddings [B, K, hidden] at `positions`.
 
-        positions: a slice for the one row of a batch of one, or [B, K]. last_only: what the last layer makes of other
-        positions than the last is not computed, and [B, 1, hidden] returned.
+        positions: in the cache, a slice for the one row of a batch of one, or [B, K]. rotary: cosines and sines [K,
+        head_size], where they are not those of the positions. last_only: what the last layer makes of other positions
+        than the last is not computed, and [B, 1, hidden] returned.
 
         Query heads that share a key-value head are folded into the query length, [B, kv_heads, group * K, head_size],
         so that keys and values are never repeated; mask is [..., group * K, end], added to the scores.
@@ -179,7 +212,13 @@ class Decoder:
         batch, width, _ = x.shape
         heads, kv_heads, size = self._heads, self._kv_heads, self._head_size
         query_key = heads + kv_heads
-        cosine, sine = self._cosine[positions].unsqueeze(-2), self._sine[positions].unsqueeze(-2)
+        if rotary is None:
+            if isinstance(positions, slice):
+                turns: slice | Tensor = slice(positions.start + self._shift, positions.stop + self._shift)
+            else:
+                turns = positions + self._shift_tensor
+            rotary = self._cosine[turns], self._sine[turns]
+        cosine, sine = (table.unsqueeze(-2) for table in rotary)
         slots = None  # where the new keys and values go in the cache of all rows, one row after the other
         if isinstance(positions, Tensor):
             slots = (torch.arange(batch, device=x.device)[:, None] * self.max_length + positions).flatten()

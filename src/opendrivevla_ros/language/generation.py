@@ -113,7 +113,7 @@ class TrajectoryGenerator:
         forwards = 0
         while True:
             logits = penalised(F.linear(hidden, self._head).float()) + self._barrier[states]
-            decided = _decide(logits, temperature, generator)
+            decided = decide(logits, temperature, generator)
             if self._takes_median[states[0]]:
                 decided[0] = self._digits[_median(logits[0, self._digits])]
             history.append((logits, decided))
@@ -134,12 +134,12 @@ class TrajectoryGenerator:
             hidden = decoder.step(news, check=deadline.check)
             forwards += 1
         texts = tuple(self._spell(row) for row in tokens)
-        log_probabilities = _log_probabilities(history)
+        scores = log_probabilities(history)
         return TrajectoryGeneration(
             waypoints=np.stack([parse_trajectory(text) for text in texts]),
             texts=texts,
             tokens=tuple(tuple(row) for row in tokens),
-            log_probabilities=tuple(row[:count] for row, count in zip(log_probabilities, counts, strict=True)),
+            log_probabilities=tuple(row[:count] for row, count in zip(scores, counts, strict=True)),
             token_counts={
                 "prompt": len(embeddings),
                 "forced": len(tokens[0]) - counts[0],
@@ -184,7 +184,7 @@ class _Repetition:
         return logits
 
 
-def _decide(logits: Tensor, temperature: float, generator: torch.Generator | None) -> list[int]:
+def decide(logits: Tensor, temperature: float, generator: torch.Generator | None) -> list[int]:
     """Columns by row of logits [rows, U]: the largest in row 0, drawn in the others."""
     if len(logits) == 1:
         return logits.argmax(-1).tolist()
@@ -199,7 +199,7 @@ def _median(logits: Tensor) -> int:
     return int((logits.softmax(0).cumsum(0) < 0.5).sum())
 
 
-def _log_probabilities(history: list[tuple[Tensor, list[int]]]) -> Array:
+def log_probabilities(history: list[tuple[Tensor, list[int]]]) -> Array:
     """[rows, forwards] of the decided columns: one softmax for all."""
     logits = torch.stack([entry[0] for entry in history])  # [forwards, rows, U]
     columns = torch.tensor([entry[1] for entry in history], device=logits.device)
@@ -212,6 +212,7 @@ def generate_tokens(
     embeddings: Tensor,
     *,
     prefix: Sequence[int] = (),
+    positions: Tensor | None = None,
     stop_tokens: frozenset[int],
     max_tokens: int = 512,
     repetition_penalty: float = 1.0,
@@ -219,12 +220,12 @@ def generate_tokens(
 ) -> Iterator[int]:
     """Greedy tokens after a prompt [L, hidden], without a grammar, up to a stop token (not given) or `max_tokens`.
 
-    Also ends where the decoder's positions end. Raises DeadlineExceeded.
+    positions: see `Decoder.prefill`. Also ends where the decoder's positions end. Raises DeadlineExceeded.
     """
     deadline.check()
     penalised = _Repetition(repetition_penalty, 1, None, decoder.head.device)
     with torch.inference_mode():
-        hidden = decoder.prefill(embeddings, prefix=prefix, check=deadline.check)
+        hidden = decoder.prefill(embeddings, prefix=prefix, positions=positions, check=deadline.check)
     for count in range(1, max_tokens + 1):
         with torch.inference_mode():
             token = int(penalised(F.linear(hidden, decoder.head).float()).argmax(-1))
@@ -244,6 +245,7 @@ def generate_text(
     embeddings: Tensor,
     *,
     prefix: Sequence[int] = (),
+    positions: Tensor | None = None,
     stop_tokens: frozenset[int],
     max_tokens: int = 512,
     repetition_penalty: float = 1.0,
@@ -255,6 +257,7 @@ def generate_text(
         decoder,
         embeddings,
         prefix=prefix,
+        positions=positions,
         stop_tokens=stop_tokens,
         max_tokens=max_tokens,
         repetition_penalty=repetition_penalty,

@@ -63,6 +63,11 @@ def build_small_tokenizer(
     `vocabulary_size` where there is too little to learn from.
     """
     special = [END_OF_TEXT, *CHAT_TOKENS, *STRUCTURE_TOKENS, *PLACEHOLDERS]
+    return train_tokenizer((*_prompts(), *narration), special, vocabulary_size)
+
+
+def train_tokenizer(texts: Iterable[str], special: list[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of `texts`, the same every time; special strings, of which END_OF_TEXT is one, cut them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -76,7 +81,7 @@ def build_small_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(list(narration), special), trainer)
+    tokenizer.train_from_iterator(_pieces_of(texts, special), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -91,15 +96,16 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
-def _corpus(narration: list[str], special: list[str]) -> Iterator[str]:
-    """Prompts and plans with made-up numbers, and the narration; special strings cut the text, as they will later."""
-    for text in (*_prompts(), *narration):
+def _pieces_of(texts: Iterable[str], special: list[str]) -> Iterator[str]:
+    """The texts, cut by special strings as they will be later."""
+    for text in texts:
         for token in special:
             text = text.replace(token, "\0")
         yield from filter(None, text.split("\0"))
 
 
 def _prompts() -> Iterator[str]:
+    """Prompts and plans with made-up numbers."""
     generator = np.random.default_rng(0)
     commands = list(Command)
     for index in range(PROMPTS):

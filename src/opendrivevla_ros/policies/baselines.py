@@ -9,7 +9,7 @@ from opendrivevla_ros.core.ego import EgoState
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
-from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.trajectory import Trajectory
 
 TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
@@ -40,6 +40,9 @@ class BlindPolicy:
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """There is nothing to think about; plans report FAST."""
         self._requested_mode = mode
+
+    def set_thinking_limits(self, limits: ThinkingLimits) -> None:
+        """There is nothing to limit."""
 
     def set_economy(self, saves: bool) -> None:
         """There is nothing to save."""

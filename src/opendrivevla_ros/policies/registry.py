@@ -12,9 +12,12 @@ from opendrivevla_ros.policies.errors import CheckpointError
 PRECISIONS = ("float32", "bfloat16")
 BASELINES = ("constant_velocity", "ego_state")  # kinds of policies without a language model
 SHIPPED = "opendrivevla-small"
-SHIPPED_FOLDER = "checkpoints/small"
+EGO_STATE = "ego_state"
+SHIPPED_FOLDERS = {SHIPPED: "checkpoints/small", EGO_STATE: "checkpoints/ego_state"}
 RANDOM = "opendrivevla-small-random"  # the same network with random weights
-NAMES = (SHIPPED, RANDOM, "constant_velocity")
+RANDOM_AUTOVLA = "autovla-small-random"
+NAMES = (SHIPPED, RANDOM, RANDOM_AUTOVLA, "constant_velocity", EGO_STATE)
+BLIND = ("constant_velocity", EGO_STATE)  # stand beside every policy: they tell how much of its figures needs eyes
 
 
 def load_policy(
@@ -23,12 +26,13 @@ def load_policy(
     """The policy of a name in NAMES, or of a checkpoint folder, whose config.json names its kind.
 
     device: "cpu", "cuda" or "cuda:N"; baselines always run on the CPU. seed: of random weights and of sampled plans.
-    options: fields of `opendrivevla.policy.PlanningOptions`; a baseline takes none.
+    options: fields of the policy's `PlanningOptions`, in `opendrivevla.policy` or `autovla.policy`, and `cameras` of
+    `autovla.loading.from_folder`; a baseline takes none.
     Raises CheckpointError for an unknown name, an unfit folder, precision, device or option.
     """
     name = str(folder_or_name)
-    if name == SHIPPED:
-        return load_policy(_shipped_folder(), device=device, precision=precision, seed=seed, **options)
+    if name in SHIPPED_FOLDERS:
+        return load_policy(_shipped_folder(name), device=device, precision=precision, seed=seed, **options)
     if precision not in PRECISIONS:
         raise CheckpointError(f"precision {precision!r} is not supported; choose one of {', '.join(PRECISIONS)}")
     kind = kind_of(folder_or_name)
@@ -40,10 +44,16 @@ def load_policy(
         from opendrivevla_ros.policies.ego_state import load_ego_state
 
         return load_ego_state(Path(folder_or_name))
-    if name != RANDOM and not Path(folder_or_name).is_dir():
+    if name not in (RANDOM, RANDOM_AUTOVLA) and not Path(folder_or_name).is_dir():
         raise CheckpointError(
             f"{name!r} is neither a checkpoint folder nor a policy name; the names are {', '.join(NAMES)}"
         )
+    if kind == "autovla":
+        from opendrivevla_ros.policies.autovla import loading as autovla
+
+        if name == RANDOM_AUTOVLA:
+            return autovla.random_small(device=device, precision=precision, seed=seed, **options)
+        return autovla.from_folder(Path(folder_or_name), device=device, precision=precision, seed=seed, **options)
     from opendrivevla_ros.policies.opendrivevla import loading
 
     if name == RANDOM:
@@ -51,20 +61,22 @@ def load_policy(
     return loading.from_folder(Path(folder_or_name), device=device, precision=precision, seed=seed, **options)
 
 
-def _shipped_folder() -> Path:
+def _shipped_folder(name: str) -> Path:
     try:
-        return install_file(SHIPPED_FOLDER)
+        return install_file(SHIPPED_FOLDERS[name])
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from error
 
 
 def kind_of(folder_or_name: str | Path) -> str:
-    """One of BASELINES, or "opendrivevla" for everything else, also for what its loader then refuses."""
-    if str(folder_or_name) == "constant_velocity":
-        return "constant_velocity"
+    """One of BASELINES, "autovla", or "opendrivevla" for everything else, also for what its loader then refuses."""
+    if str(folder_or_name) in BLIND:
+        return str(folder_or_name)
+    if str(folder_or_name) == RANDOM_AUTOVLA:
+        return "autovla"
     try:
         config = json.loads((Path(folder_or_name) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "opendrivevla"
-    is_ego_state = isinstance(config, dict) and config.get("policy") == "ego_state"
-    return "ego_state" if is_ego_state else "opendrivevla"
+    kind = config.get("policy") if isinstance(config, dict) else None
+    return kind if kind in ("ego_state", "autovla") else "opendrivevla"

@@ -11,7 +11,7 @@ import numpy as np
 from opendrivevla_ros.core.ego import DrivingCommand
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, ThinkingMode
-from opendrivevla_ros.core.policy import DrivingPolicy
+from opendrivevla_ros.core.policy import DrivingPolicy, ThinkingLimits
 from opendrivevla_ros.ros.worker import NewestWinsWorker
 from opendrivevla_ros.sensing.assembler import ObservationAssembler
 from opendrivevla_ros.sensing.odometry import OdometryBuffer
@@ -23,7 +23,7 @@ from opendrivevla_ros.sensing.synchronizer import FrameSet
 class Job:
     """One attempt to plan. generation: rises when all temporal state is to be forgotten.
 
-    saves: see `economy`. deadline_ns: on the clock of time.monotonic_ns; None: no deadline.
+    limits: of thinking. saves: see `economy`. deadline_ns: on the clock of time.monotonic_ns; None: no deadline.
     """
 
     generation: int
@@ -31,6 +31,7 @@ class Job:
     command: DrivingCommand
     mode: ThinkingMode
     deadline_ns: int | None
+    limits: ThinkingLimits = field(default_factory=ThinkingLimits)
     saves: bool = False
 
 
@@ -80,6 +81,7 @@ class Inference:
         self._on_outcome, self._on_answer = on_outcome, on_answer
         self._generation: int | None = None
         self._mode: ThinkingMode | None = None
+        self._limits = ThinkingLimits()  # with which every policy begins
         self._saves = False
         self._observation: Observation | None = None
         self._question: str | None = None
@@ -142,6 +144,9 @@ class Inference:
             if job.mode != self._mode:
                 self._policy.set_thinking_mode(job.mode)
                 self._mode = job.mode
+            if job.limits != self._limits:
+                self._policy.set_thinking_limits(job.limits)
+                self._limits = job.limits
             if job.saves != self._saves:
                 self._policy.set_economy(job.saves)
                 self._saves = job.saves

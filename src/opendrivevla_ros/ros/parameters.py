@@ -94,6 +94,27 @@ TABLE: tuple[Entry, ...] = (
     Entry("precision", "float32", "of the model's weights", choices=("float32", "bfloat16")),
     Entry("seed", 0, "of random weights and of sampling", minimum=0, maximum=2**31 - 1),
     Entry("thinking_mode", "fast", "how long the model may reason", choices=("auto", "fast", "slow"), when=ALWAYS),
+    Entry(
+        "thinking.slow_threshold",
+        0.5,
+        "in auto the model thinks first where its own probability of doing so is at least this",
+        unit="probability",
+        minimum=0,
+        maximum=1,
+        when=ALWAYS,
+    ),
+    Entry(
+        "thinking.max_tokens", 512, "tokens after which a thought is closed", minimum=0, maximum=100_000, when=ALWAYS
+    ),
+    Entry(
+        "thinking.max_milliseconds",
+        3000,
+        "time after which a thought is closed; keep it well below deadline, after which there is no plan",
+        unit="ms",
+        minimum=0,
+        maximum=600_000,
+        when=ALWAYS,
+    ),
     Entry("deadline", 5.0, "a plan this long after its stamp is refused; 0: never", unit="s", minimum=0, maximum=600),
     Entry("plan_timeout", 2.0, "without a plan for so long the state is FAULT", unit="s", minimum=0.1, maximum=600),
     Entry(

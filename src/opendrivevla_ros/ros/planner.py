@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 
 from opendrivevla_ros.core.plan import PlanFailure, ThinkingMode
-from opendrivevla_ros.core.policy import DrivingPolicy
+from opendrivevla_ros.core.policy import DrivingPolicy, ThinkingLimits
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.ros.conversions import plan_status_message
 from opendrivevla_ros.ros.economy import REASON, Economy
@@ -122,6 +122,7 @@ class Planner:
                 frames=result,
                 command=self.inputs.command.at(time.monotonic_ns()),
                 mode=ThinkingMode.FAST if self._economy.saves else self._mode,
+                limits=self._limits,
                 saves=self._economy.saves,
                 deadline_ns=time.monotonic_ns() + round((deadline_s - age_s) * 1e9) if deadline_s else None,
             )
@@ -130,6 +131,14 @@ class Planner:
     @property
     def _mode(self) -> ThinkingMode:
         return ThinkingMode[self._parameters["thinking_mode"].upper()]
+
+    @property
+    def _limits(self) -> ThinkingLimits:
+        return ThinkingLimits(
+            slow_threshold=float(self._parameters["thinking.slow_threshold"]),
+            max_tokens=self._parameters["thinking.max_tokens"],
+            max_milliseconds=self._parameters["thinking.max_milliseconds"],
+        )
 
     def _on_refused(self, refused: Refused) -> None:
         if refused.reason.clears_state:

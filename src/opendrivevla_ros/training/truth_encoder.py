@@ -15,9 +15,9 @@ OCTAVES = 6  # of the waves of each coordinate: the shortest are 2.5 m long wher
 class TruthEncoder(nn.Module):
     """True agents and lines (see `language_samples.true_features`) to features of the width that perception gives.
 
-    Coordinates come as waves as well (`Waves`). A lane is kept by decimetres, a hundredth of the perceived range, which
-    numbers alone tell only after long training: of 42 drives by the truth, a learner of 384,000 moments without
-    waves ended 11 off the road or out of its lane and passed 26, one of 128,000 moments with them 8 and 30.
+    Coordinates come as waves as well (`Waves`). A lane is kept by decimetres, a hundredth of the perceived range,
+    which numbers tell only after long training: of 42 drives by the truth, a learner of 384,000 moments without waves
+    ended 11 off the road or out of its lane and passed 26, one of 128,000 moments with them 8 and 30.
     """
 
     def __init__(self, feature_size: int) -> None:

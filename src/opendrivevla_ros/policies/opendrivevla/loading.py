@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.opendrivevla import config as configs
-from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, load_config, load_model, random_model
+from opendrivevla_ros.policies.opendrivevla.model import load_config, load_model, random_model
 from opendrivevla_ros.policies.opendrivevla.policy import OpenDriveVlaPolicy, PlanningOptions
 from opendrivevla_ros.safety.uncertainty import Calibration, CalibrationError
 
@@ -19,14 +20,14 @@ from opendrivevla_ros.safety.uncertainty import Calibration, CalibrationError
 def from_folder(folder: Path, *, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
     """The policy of a checkpoint folder. Raises CheckpointError."""
     planning = _planning_options(options)
-    _check_device(device)
+    check_device(device)
     config = load_config(folder)
     if config.language is None:
         raise CheckpointError(f"{folder} holds perception alone, which cannot plan; import a whole OpenDriveVLA")
     tokenizer = read_tokenizer(folder, config.language.vocabulary_size)
-    _leave_a_core()
+    leave_a_core()
     model, weights_hash = load_model(folder)
-    calibration = _calibration(folder, weights_hash)
+    calibration = calibration_of(folder, weights_hash)
     return OpenDriveVlaPolicy(
         model,
         tokenizer,
@@ -39,7 +40,7 @@ def from_folder(folder: Path, *, device: str, precision: str, seed: int, **optio
     )
 
 
-def _calibration(folder: Path, weights_hash: str) -> Calibration | None:
+def calibration_of(folder: Path, weights_hash: str) -> Calibration | None:
     """That of the folder's weights. Raises CheckpointError for one that is broken, or of other weights."""
     try:
         calibration = Calibration.load(folder)
@@ -56,15 +57,15 @@ def _calibration(folder: Path, weights_hash: str) -> Calibration | None:
 def random_small(*, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
     """The small preset with seeded random weights, to exercise the whole chain. It does not drive."""
     planning = _planning_options(options)
-    _check_device(device)
-    _leave_a_core()
+    check_device(device)
+    leave_a_core()
     tokenizer = build_small_tokenizer()
     config = configs.small(len(tokenizer), int(tokenizer.eos_token_id))
     model = random_model(replace(config, model_id="opendrivevla-small-random"), seed)
     return OpenDriveVlaPolicy(
         model,
         tokenizer,
-        weights_hash=_hash(model),
+        weights_hash=hash_of(model),
         device=device,
         precision=precision,
         seed=seed,
@@ -72,7 +73,7 @@ def random_small(*, device: str, precision: str, seed: int, **options: Any) -> O
     )
 
 
-def _leave_a_core() -> None:
+def leave_a_core() -> None:
     """Has torch work on one core fewer than there are: decoding, DDS and other processes need one too.
 
     Threads of OpenMP spin while they wait for one that has lost its core: with both of two busy cores, the small
@@ -107,7 +108,8 @@ def _planning_options(options: dict[str, Any]) -> PlanningOptions:
     return planning
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises CheckpointError for a device that torch does not know or find."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
@@ -116,7 +118,8 @@ def _check_device(device: str) -> None:
         raise CheckpointError(f"device {device!r} was asked for, but torch finds no CUDA device; use cpu")
 
 
-def _hash(model: OpenDriveVlaModel) -> str:
+def hash_of(model: nn.Module) -> str:
+    """SHA-256 in hex of weights that come from no file."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.contiguous().view(torch.uint8).numpy().data if tensor.dim() else tensor.numpy().tobytes())

@@ -13,7 +13,7 @@ import torch
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Agent, MapElement, Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
-from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.language.deadline import Deadline
@@ -144,6 +144,9 @@ class OpenDriveVlaPolicy:
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """The model has no way to think first: plans report FAST whatever is asked for."""
         self._requested_mode = mode
+
+    def set_thinking_limits(self, limits: ThinkingLimits) -> None:
+        """There is no thought to limit."""
 
     def set_economy(self, saves: bool) -> None:
         """While it saves, no samples are drawn; the covariance is then of the plan's own probabilities alone."""

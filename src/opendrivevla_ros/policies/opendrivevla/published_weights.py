@@ -19,7 +19,7 @@ from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.errors import CheckpointError
 
 WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
-PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
+PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 
 class PublishedWeights:

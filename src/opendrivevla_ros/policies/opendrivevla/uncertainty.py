@@ -20,10 +20,10 @@ def token_probability(log_probabilities: Array) -> float:
 
 
 def waypoint_covariance(waypoints: Array, times: Array, probability: float) -> Array:
-    """[6, 2, 2] m^2, from waypoints [S, 6, 2] of which the first row is the plan and the others are samples.
+    """[N, 2, 2] m^2, from waypoints [S, N, 2] of which the first row is the plan and the others are samples.
 
-    The samples' mean square distance from the plan, plus (FLOOR + DOUBT (1 - p) t)^2 on both axes, where p is the
-    plan's token probability.
+    times: [N] seconds. The samples' mean square distance from the plan, plus (FLOOR + DOUBT (1 - p) t)^2 on both axes,
+    where p is the plan's token probability.
     """
     offsets = waypoints[1:] - waypoints[:1]
     spread = np.einsum("sni,snj->nij", offsets, offsets) / max(len(offsets), 1)
@@ -32,7 +32,7 @@ def waypoint_covariance(waypoints: Array, times: Array, probability: float) -> A
 
 
 def doubt(waypoints: Array, log_probabilities: Sequence[float] | Array) -> Doubt:
-    """Of waypoints [S, 6, 2] whose first row is the plan, and the log probabilities of the plan's decisions."""
+    """Of waypoints [S, N, 2] whose first row is the plan, and the log probabilities of the plan's decisions."""
     distance = np.linalg.norm(waypoints[1:] - waypoints[:1], axis=-1)
     spread = float(distance.mean()) if distance.size else None
     return Doubt(token_probability(np.asarray(log_probabilities)), spread)

@@ -1,0 +1,221 @@
+"""The network of AutoVLA, `transformers`' Qwen2.5-VL with action tokens in its vocabulary, and its checkpoint folder.
+
+State keys are those of `transformers`: `model.visual.*`, `model.language_model.*`, and `lm_head.weight`, which is the
+embedding where the configuration ties them. Beside the weights lies the codebook of their action tokens.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from opendrivevla_ros.language.action_codebook import ActionCodebook
+from opendrivevla_ros.language.action_tokens import ActionTokenError, ActionTokens
+from opendrivevla_ros.policies import checkpoint
+from opendrivevla_ros.policies.autovla.config import AutoVlaConfig, parse_config, save_config
+from opendrivevla_ros.policies.autovla.images import FRAME_STEP_NS
+from opendrivevla_ros.policies.autovla.prompt import VIDEO_PAD, VISION_END, VISION_START
+from opendrivevla_ros.policies.errors import CheckpointError
+
+CODEBOOK = "action_codebook.npz"
+
+
+class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
+    """Qwen2.5-VL from this package's configuration, which stands in `autovla_config`."""
+
+    def __init__(self, config: AutoVlaConfig) -> None:
+        vision, text = config.vision, config.language
+        described = Qwen2_5_VLConfig(
+            vision_config={
+                "depth": vision.depth,
+                "hidden_size": vision.hidden_size,
+                "intermediate_size": vision.intermediate_size,
+                "num_heads": vision.heads,
+                "patch_size": vision.patch,
+                "temporal_patch_size": vision.temporal_patch,
+                "spatial_merge_size": vision.merge,
+                "window_size": vision.window,
+                "fullatt_block_indexes": list(vision.full_attention_blocks),
+                "tokens_per_second": vision.tokens_per_second,
+                "out_hidden_size": text.hidden_size,
+            },
+            text_config={
+                "vocab_size": text.vocabulary_size,
+                "hidden_size": text.hidden_size,
+                "intermediate_size": text.intermediate_size,
+                "num_hidden_layers": text.layers,
+                "num_attention_heads": text.heads,
+                "num_key_value_heads": text.key_value_heads,
+                "rms_norm_eps": text.rms_epsilon,
+                "max_position_embeddings": text.max_positions,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": text.rope_theta,
+                    "mrope_section": list(text.mrope_section),
+                },
+                "bos_token_id": None,
+                "eos_token_id": None,
+                "tie_word_embeddings": text.tied_embeddings,
+            },
+            tie_word_embeddings=text.tied_embeddings,
+        )
+        if 2 * sum(text.mrope_section) * text.heads != text.hidden_size:
+            raise ValueError(
+                f"config.language.mrope_section {list(text.mrope_section)} must add up to half of a head's"
+                f" {text.hidden_size // text.heads} numbers"
+            )
+        super().__init__(described)
+        self.autovla_config = config
+
+    def embed_prompt(self, ids: list[int], videos: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
+        """Embeddings [L, hidden] of a prompt's ids with its videos in them, and rotary positions [3, L].
+
+        videos: patches of all videos, one after the other (see `images.patches`).
+        """
+        config = self.autovla_config
+        device = self.lm_head.weight.device
+        tokens = torch.tensor([ids], device=device)
+        is_video = tokens == vision_ids.video
+        grid = self._grid(device)
+        seen = self.model.visual(videos.to(device, self.lm_head.weight.dtype), grid_thw=grid).pooler_output
+        embeddings = self.model.language_model.embed_tokens(tokens).masked_scatter(
+            is_video[..., None], seen.to(self.lm_head.weight.dtype)
+        )
+        seconds = config.vision.temporal_patch * FRAME_STEP_NS / 1e9
+        positions, _ = self.model.get_rope_index(
+            tokens,
+            mm_token_type_ids=2 * is_video.int(),  # 0 text, 1 image, 2 video
+            video_grid_thw=grid,
+            second_per_grid_ts=torch.full((len(grid),), seconds, device=device),
+        )
+        return embeddings[0], positions[:, 0]
+
+    def _grid(self, device: torch.device) -> Tensor:
+        """[cameras, 3] patches of each video by time, height and width."""
+        config = self.autovla_config
+        width, height = config.image_size
+        patch, times = config.vision.patch, config.frames // config.vision.temporal_patch
+        return torch.tensor([(times, height // patch, width // patch)] * len(config.cameras), device=device)
+
+
+@dataclass(frozen=True)
+class VisionIds:
+    """The ids of the tokens around a video and in its place. Raises CheckpointError for a tokenizer without them."""
+
+    start: int
+    end: int
+    video: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "VisionIds":
+        vocabulary = tokenizer.get_vocab()
+        if missing := [token for token in (VISION_START, VISION_END, VIDEO_PAD) if token not in vocabulary]:
+            raise CheckpointError(f"the tokenizer lacks {missing[0]}; take that of Qwen2.5-VL, or of this checkpoint")
+        return cls(vocabulary[VISION_START], vocabulary[VISION_END], vocabulary[VIDEO_PAD])
+
+
+def codebook_hash(codebook: ActionCodebook) -> str:
+    """SHA-256 in hex of a codebook's contours, rounded to micrometres, and box."""
+    digest = hashlib.sha256()
+    for values in (codebook.contours, np.array([codebook.length, codebook.width])):
+        digest.update(np.round(values * 1e6).astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def action_tokens(config: AutoVlaConfig, tokenizer: Any, codebook: ActionCodebook) -> ActionTokens:
+    """The actions of a checkpoint whose three parts belong together. Raises CheckpointError where they do not."""
+    if len(codebook) != config.actions:
+        raise CheckpointError(
+            f"the codebook has {len(codebook)} actions, but the checkpoint was trained with {config.actions}; give the"
+            " codebook that it was trained with"
+        )
+    if (found := codebook_hash(codebook)) != config.codebook_sha256:
+        raise CheckpointError(
+            f"the codebook's hash is {found[:12]}, but the checkpoint was trained with"
+            f" {config.codebook_sha256[:12] or 'none'}: its actions would mean other motions; give the codebook that"
+            " it was trained with"
+        )
+    try:
+        actions = ActionTokens(tokenizer, codebook)
+    except ActionTokenError as error:
+        raise CheckpointError(str(error)) from error
+    if actions.first_id != config.first_action_id:
+        raise CheckpointError(
+            f"the tokenizer's actions begin at id {actions.first_id}, but the checkpoint's at"
+            f" {config.first_action_id}; take both of one checkpoint"
+        )
+    return actions
+
+
+def empty_model(config: AutoVlaConfig) -> AutoVlaModel:
+    """The model's keys and shapes, without memory for its weights (on the meta device)."""
+    try:
+        with torch.device("meta"):
+            return AutoVlaModel(config).eval()
+    except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the configuration describes no network: {error}") from error
+
+
+def load_model(folder: Path) -> tuple[AutoVlaModel, str]:
+    """The model of a checkpoint folder in the precision of its file, and the SHA-256 of its weights.
+
+    Raises CheckpointError.
+    """
+    checkpoint.require(folder, checkpoint.CONFIG, checkpoint.WEIGHTS)
+    config = load_config(folder)
+    weights_hash = checkpoint.verified_hash(folder)
+    model = empty_model(config)
+    checkpoint.load_strictly(model, folder)
+    model.tie_weights()
+    # the rotary tables are no weights, so they are still on the meta device
+    for part in (model.model.visual, model.model.language_model):
+        name = "rotary_pos_emb" if part is model.model.visual else "rotary_emb"
+        table = getattr(part, name)
+        setattr(part, name, type(table)(table.config))
+    return model, weights_hash
+
+
+def load_config(folder: Path) -> AutoVlaConfig:
+    """The configuration of a checkpoint folder. Raises CheckpointError."""
+    checkpoint.require(folder, checkpoint.CONFIG)
+    path = folder / checkpoint.CONFIG
+    try:
+        return parse_config(checkpoint.read_json(path))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def load_codebook(path: Path) -> ActionCodebook:
+    """The codebook in an .npz file. Raises CheckpointError."""
+    try:
+        return ActionCodebook.load(path)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"cannot read the action codebook {path}: {error}") from error
+
+
+def save_model(model: AutoVlaModel, codebook: ActionCodebook, folder: Path, *, card: str) -> str:
+    """Writes config.json, codebook, weights with checksum, and the card; returns the weights' SHA-256.
+
+    The tokenizer's files are the caller's to write. Raises CheckpointError for a codebook that is not the model's.
+    """
+    if codebook_hash(codebook) != model.autovla_config.codebook_sha256:
+        raise CheckpointError("the codebook is not the one of the model's configuration; save the one it learned with")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(model.autovla_config, folder / checkpoint.CONFIG)
+    codebook.save(folder / CODEBOOK)
+    (folder / checkpoint.CARD).write_text(card)
+    return checkpoint.save_weights(folder, model)
+
+
+def random_model(config: AutoVlaConfig, seed: int) -> AutoVlaModel:
+    """A model with seeded random weights, marked as not trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoVlaModel(replace(config, trained=False)).eval()
