@@ -5,7 +5,7 @@ from opendrivevla_ros.datasets.world_samples import world_observation
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import load_config
-from opendrivevla_ros.policies.registry import SHIPPED, SHIPPED_FOLDER, load_policy
+from opendrivevla_ros.policies.registry import SHIPPED, SHIPPED_FOLDERS, load_policy
 from opendrivevla_ros.training.world_drives import renderer_of
 from opendrivevla_ros.world.expert import STEP_S, expert_command
 from opendrivevla_ros.world.families import make_scenario
@@ -16,7 +16,7 @@ MOST_BYTES = 16e6
 
 
 def test_it_is_the_preset_and_fits_the_repository():
-    folder = install_file(SHIPPED_FOLDER)
+    folder = install_file(SHIPPED_FOLDERS[SHIPPED])
     config = load_config(folder)
     tokenizer = read_tokenizer(folder, config.language.vocabulary_size)
     assert config == configs.small(len(tokenizer), int(tokenizer.eos_token_id))
