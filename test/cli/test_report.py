@@ -19,12 +19,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESK = (500, 900), (1280, 900)  # headless Chromium has no window narrower than 500 pixels
 
 # What the page is like once it is loaded, for who dumps its document. The page itself has no script, and forbids any.
-PROBE = """<script>addEventListener("load", async () => {
-  const decoded = await Promise.allSettled([...document.images].map(image => image.decode()));
+PROBE = """<script>addEventListener("load", () => {  // at once: the browser does not wait for what is still to come
   const seen = element => { const box = element.getBoundingClientRect(); return box.width > 100 && box.height > 60; };
   document.documentElement.dataset.found = JSON.stringify({
     images: [...document.images].map(image => image.naturalWidth),
-    undecoded: decoded.filter(one => one.status === "rejected").length,
     drawings: [...document.querySelectorAll("svg")].map(seen),
     fetched: performance.getEntriesByType("resource").map(one => one.name).filter(name => !name.startsWith("data:")),
     blocked: blocked,
@@ -118,7 +116,6 @@ def test_a_browser_shows_everything_and_asks_for_nothing(
     found = probed(browser, page.read_text(), tmp_path, size)
     assert len(found["images"]) >= 5
     assert min(found["images"]) > 0
-    assert found["undecoded"] == 0
     assert len(found["drawings"]) >= 9
     assert all(found["drawings"])
     assert found["fetched"] == []
@@ -131,7 +128,6 @@ def test_what_the_browser_tells_is_not_always_good(browser: str, page: Path, tmp
     spoilt = '<img src="http://example.invalid/a.png" alt=""><div style="width:3000px">wide</div></main>'
     found = probed(browser, page.read_text().replace("</main>", spoilt), tmp_path, DESK)
     assert min(found["images"]) == 0
-    assert found["undecoded"] == 1
     assert found["blocked"] == ["http://example.invalid/a.png"]
     assert found["wide"] > 0
 
