@@ -229,7 +229,7 @@ def test_without_ray_one_sentence_says_so(root: Path, tmp_path: Path, monkeypatc
 @pytest.fixture
 def cluster() -> Iterator[str]:
     """The address of a Ray cluster of this machine, on the loopback."""
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="--ray was not run: Ray is optional, and there is none for this Python")
     folder = tempfile.mkdtemp(prefix="ray")  # a short name: paths of sockets are limited
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER, folder],

@@ -130,9 +130,24 @@ def test_the_command_writes_figures_and_tables(bag: Path, tmp_path: Path) -> Non
     assert written["settings"]["version"] == package_version()
     assert read_moments(tmp_path / "out" / "bag")[0].scene == str(bag)
     assert "Plans beside the human" in (tmp_path / "out" / "results.md").read_text()
-    refused = CliRunner().invoke(app, ["evaluate", "bag", str(tmp_path / "nothing")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{folder}/nothing"], "nothing does not exist; give a bag's folder"),
+        (["{bag}", "--policy", "no_such_policy"], "'no_such_policy' is neither a checkpoint folder nor a policy name"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(
+    bag: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    given = [argument.format(folder=tmp_path, bag=bag) for argument in arguments]
+    refused = CliRunner().invoke(app, ["evaluate", "bag", *given, "--output", str(tmp_path / "out")])
     assert refused.exit_code == 1
-    assert "Traceback" not in refused.output
+    assert refused.stderr.count("\n") == 1, refused.output
+    assert sentence in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("off", "place"), [(0.0, 0), (0.2, 0), (0.3, 1), (1.5, 3), (7.0, 5), (8.5, 6), (100.0, 6)])

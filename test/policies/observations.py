@@ -1,10 +1,13 @@
 """Observations for tests: six nominal cameras on a nuScenes-like vehicle that drives straight ahead."""
 
 import numpy as np
+import pytest
 
 from opendrivevla_ros.core.ego import Command, DrivingCommand, EgoState
 from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.core.observation import CameraFrame, Observation
+from opendrivevla_ros.core.plan import PlanError, PlanFailure
+from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.core.rig import CAMERA_NAMES, NOMINAL_YAW_DEGREES, CameraCalibration, CameraRig
 
 OPTICAL_TO_BODY = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -48,3 +51,11 @@ def make_observation(
     return Observation(
         stamp_ns, pictures, rig, make_ego(seconds, speed), DrivingCommand(Command.KEEP_FORWARD, "", False)
     )
+
+
+def refused(policy: DrivingPolicy, observation: Observation, failure: PlanFailure, message: str) -> None:
+    """It gets no plan, for this reason, in one line."""
+    with pytest.raises(PlanError, match=message) as caught:
+        policy.plan(observation)
+    assert caught.value.failure is failure
+    assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from policies.observations import make_ego, make_observation, make_rig
+from policies.observations import make_ego, make_observation, make_rig, refused
 
 from opendrivevla_ros.core.ego import Command, DrivingCommand
 from opendrivevla_ros.core.geometry import planar_transform
@@ -33,13 +33,6 @@ def loaded() -> OpenDriveVlaPolicy:
 def policy(loaded: OpenDriveVlaPolicy) -> OpenDriveVlaPolicy:
     loaded.reset()
     return loaded
-
-
-def refused(policy: OpenDriveVlaPolicy, observation: Observation, failure: PlanFailure, message: str) -> None:
-    with pytest.raises(PlanError, match=message) as caught:
-        policy.plan(observation)
-    assert caught.value.failure is failure
-    assert "\n" not in str(caught.value)
 
 
 def with_picture(observation: Observation, index: int, **changes: object) -> Observation:

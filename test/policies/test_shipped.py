@@ -2,8 +2,8 @@
 
 from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.datasets.world_samples import world_observation
+from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla import config as configs
-from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import load_config
 from opendrivevla_ros.policies.registry import SHIPPED, SHIPPED_FOLDERS, load_policy
 from opendrivevla_ros.training.world_drives import renderer_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from opendrivevla_ros.core.plan import Doubt
-from opendrivevla_ros.policies.opendrivevla.uncertainty import doubt, token_probability, waypoint_covariance
+from opendrivevla_ros.policies.uncertainty import doubt, token_probability, waypoint_covariance
 
 TIMES = np.arange(1, 7) * 0.5
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,9 +41,12 @@ TINY = Recipe(
     steps=(
         LearnerStep("learner", TWO_STEPS),
         OwnDrivesStep("learner_drives", first=2, scenarios=1, learner="learner"),
+        OwnDrivesStep("unseen_drives", first=5, scenarios=1, learner="learner", pictures=False),
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
-        LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives"), truth=True),
+        LanguageStep(
+            "schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives", "unseen_drives"), truth=True
+        ),
         OwnDrivesStep("schooled_drives", first=4, scenarios=1, learner="schooling"),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
         OwnDrivesStep("own_drives", first=3, scenarios=1),
@@ -122,7 +126,8 @@ def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
     text = (run.export() / "README.md").read_text()
     assert "| learner | learner | truth of train | 2 |" in text
     assert "| sequences | perception | clips of 3 frames | 2 |" in text
-    assert "| truth of train, learner_drives; 7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn |" in text
+    told = "7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn"
+    assert f"| truth of train, learner_drives, unseen_drives; {told} |" in text
     assert (
         "| tokens of train, learner_drives, schooled_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
     )
@@ -178,12 +183,22 @@ def test_a_recipe_without_a_stage_has_the_others_in_their_order():
         SMALL.without(["warp"])
 
 
+def test_a_step_that_sees_cannot_read_drives_without_pictures():
+    unseen = OwnDrivesStep("unseen_drives", first=2, scenarios=1, learner="learner", pictures=False)
+    seeing = LanguageStep("driving", "instruction", TWO_STEPS, reads=(TRAIN, "unseen_drives"))
+    with pytest.raises(
+        TrainingError, match="driving sees, but unseen_drives has no pictures; only steps of the truth"
+    ):
+        replace(TINY, steps=(*TINY.steps, unseen, seeing))
+    assert replace(TINY, steps=(*TINY.steps, unseen, replace(seeing, truth=True))).steps[-2] is unseen
+
+
 def test_an_unknown_stage_is_named_with_those_that_there_are():
     with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, learner, "):
         SMALL.step("warp")
 
 
-@pytest.mark.parametrize("driven", ["learner_drives", "schooled_drives", "own_drives"])
+@pytest.mark.parametrize("driven", ["learner_drives", "unseen_drives", "schooled_drives", "own_drives"])
 def test_own_drives_are_what_was_met_with_the_experts_answers(run: RecipeRun, driven: str):
     (stretch,) = [run.drives(driven).read(index) for index in range(len(run.drives(driven).names))]
     times = [stored.sample.observation.stamp_ns for stored in stretch]

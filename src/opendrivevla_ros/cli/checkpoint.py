@@ -1,6 +1,6 @@
 """`odv checkpoint`: published weights into this package's folder, and what a folder holds."""
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -37,46 +37,31 @@ def import_checkpoint(
 ) -> None:
     """Convert published weights to config.json, model.safetensors, tokenizer and card."""
     with one_sentence_errors():
-        if codebook is not None or tokenizer is not None:
-            _import_autovla(Path(source), output, codebook=codebook, tokenizer=tokenizer)
-            return
-        from opendrivevla_ros.policies.opendrivevla.import_published import download, import_published
+        if codebook is None and tokenizer is None:
+            from opendrivevla_ros.policies.opendrivevla.import_published import download, import_published
 
-        path = Path(source) if Path(source).exists() else download(source)
-        with progress_bar() as bar:
-            task = bar.add_task("importing")
-            imported = import_published(
+            path = Path(source) if Path(source).exists() else download(source)
+            model_id = path.stem if path == Path(source) else source.split("/")[1]
+            work = partial(
+                import_published,
                 path,
                 output,
                 system_text=system_text,
                 perception_only=perception_only,
-                model_id=path.stem if path == Path(source) else source.split("/")[1],
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                model_id=model_id,
             )
-    _report(imported.folder, imported.weights_hash, imported.notes)
+        else:
+            if codebook is None or tokenizer is None:
+                raise CommandError("AutoVLA's weights mean nothing without both; give --codebook and --tokenizer")
+            from opendrivevla_ros.policies.autovla.import_published import import_published as import_autovla
 
-
-def _import_autovla(source: Path, output: Path, *, codebook: Path | None, tokenizer: Path | None) -> None:
-    if codebook is None or tokenizer is None:
-        raise CommandError("AutoVLA's weights mean nothing without both; give --codebook and --tokenizer")
-    from opendrivevla_ros.policies.autovla.published_weights import import_published
-
-    with progress_bar() as bar:
-        task = bar.add_task("importing")
-        imported = import_published(
-            source,
-            output,
-            tokenizer=tokenizer,
-            codebook=codebook,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    _report(imported.folder, imported.weights_hash, imported.notes)
-
-
-def _report(folder: Path, weights_hash: str, notes: Sequence[str]) -> None:
-    for note in notes:
+            work = partial(import_autovla, Path(source), output, tokenizer=tokenizer, codebook=codebook)
+        with progress_bar() as bar:
+            task = bar.add_task("importing")
+            imported = work(progress=lambda done, total: bar.update(task, completed=done, total=total))
+    for note in imported.notes:
         console.print(f"- {note}", soft_wrap=True)
-    console.print(f"{folder} is ready; SHA-256 {weights_hash}", soft_wrap=True)
+    console.print(f"{imported.folder} is ready; SHA-256 {imported.weights_hash}", soft_wrap=True)
 
 
 @app.command("inspect")

@@ -125,7 +125,6 @@ def evaluate_bags(
     twice = [path for path, count in Counter(task.path.resolve() for task in tasks).items() if count > 1]
     if twice:
         raise EvaluationError(f"{twice[0]} is given twice, and would count twice; give every bag once")
-    load_policy(policy, device=device)
     work = partial(_record, policy=policy, device=device)
     return spread(work, tasks, processes=processes, progress=progress)
 

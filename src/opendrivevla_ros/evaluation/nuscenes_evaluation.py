@@ -18,7 +18,7 @@ from opendrivevla_ros import __version__
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.plan import Agent, Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.datasets.nuscenes_scenes import Following, NuScenesScene, NuScenesScenes
 from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
 from opendrivevla_ros.evaluation.moments import ShownMoment, keep_worst, shown_moment
@@ -39,7 +39,7 @@ from opendrivevla_ros.evaluation.world_scenes import (
     EvaluationError,
     display_names,
     load_greedy,
-    poses_of,
+    scored_poses,
     spread,
     work_on_one_core,
 )
@@ -267,10 +267,10 @@ def _record(
 
 def _six_poses(plan: Plan) -> Array | str:
     """[6, 3] x, y, yaw at the published times, or why a plan has none."""
-    times = plan.trajectory.times
-    if len(times) < STEPS or not np.allclose(times[:STEPS], FUTURE_TIMES_S, atol=1e-3):
+    try:
+        poses = scored_poses(plan)
+    except EvaluationError:
         return OTHER_TIMES
-    poses = poses_of(plan)[:STEPS]
     return poses if np.isfinite(poses).all() else NOT_FINITE
 
 

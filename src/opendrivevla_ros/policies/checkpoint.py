@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,11 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.strict_json import from_plain, to_plain
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CHECKSUM = "model.safetensors.sha256"  # as `sha256sum` writes it, so that `sha256sum --check` reads it
 CARD = "README.md"
+
+Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 SAFETENSORS_NAMES = {
     torch.float32: "F32",
@@ -49,6 +53,39 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+
+
+def save_config(policy: str, config: Any, path: Path) -> None:
+    """Writes config.json, with the key "policy" first so that a reader knows what the folder holds."""
+    path.write_text(json.dumps({"policy": policy, **to_plain(config)}, indent=2) + "\n")
+
+
+def parse_config(policy: str, kind: type[Config], data: Any) -> Config:
+    """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
+    if not isinstance(data, dict) or data.get("policy") != policy:
+        found = data.get("policy") if isinstance(data, dict) else data
+        raise ValueError(f'config.policy must be "{policy}", not {found!r}')
+    return from_plain(kind, {key: value for key, value in data.items() if key != "policy"})
+
+
+def load_config(folder: Path, parse: Callable[[Any], Config]) -> Config:
+    """The configuration of a checkpoint folder. parse: as `parse_config`. Raises CheckpointError."""
+    require(folder, CONFIG)
+    path = folder / CONFIG
+    content = read_json(path)
+    try:
+        return parse(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def empty_network(make: Callable[[], Network]) -> Network:
+    """A network's keys and shapes, without memory for its weights (on the meta device). Raises CheckpointError."""
+    try:
+        with torch.device("meta"):
+            return make().eval()
+    except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the configuration describes no network: {error}") from error
 
 
 def sha256(path: Path) -> str:

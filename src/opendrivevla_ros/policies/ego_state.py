@@ -4,8 +4,8 @@ The known trap of open-loop figures (AD-MLP, arXiv 2305.10430): it stands beside
 that model's figures needs no eyes.
 """
 
-import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,6 @@ from opendrivevla_ros.core.plan import PlanError, PlanFailure
 from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.baselines import TIMES, BlindPolicy
-from opendrivevla_ros.policies.errors import CheckpointError
-from opendrivevla_ros.policies.strict_json import from_plain, to_plain
 
 POLICY = "ego_state"
 POINTS = len(TIMES)
@@ -95,7 +93,7 @@ class EgoStatePolicy(BlindPolicy):
 def save_ego_state(network: EgoStateNetwork, config: EgoStateConfig, folder: Path, *, card: str) -> str:
     """Writes config.json, weights with checksum, and the card; returns the weights' SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / checkpoint.CONFIG).write_text(json.dumps({"policy": POLICY, **to_plain(config)}, indent=2) + "\n")
+    checkpoint.save_config(POLICY, config, folder / checkpoint.CONFIG)
     (folder / checkpoint.CARD).write_text(card)
     return checkpoint.save_weights(folder, network)
 
@@ -103,16 +101,8 @@ def save_ego_state(network: EgoStateNetwork, config: EgoStateConfig, folder: Pat
 def load_ego_state(folder: Path) -> EgoStatePolicy:
     """The policy of a folder that `save_ego_state` wrote. Raises CheckpointError."""
     checkpoint.require(folder, checkpoint.CONFIG, checkpoint.WEIGHTS)
-    path = folder / checkpoint.CONFIG
-    data = checkpoint.read_json(path)
-    if not isinstance(data, dict) or data.pop("policy", None) != POLICY:
-        raise CheckpointError(f'{path}: config.policy must be "{POLICY}"')
-    try:
-        config = from_plain(EgoStateConfig, data)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    config = checkpoint.load_config(folder, partial(checkpoint.parse_config, POLICY, EgoStateConfig))
     weights_hash = checkpoint.verified_hash(folder)
-    with torch.device("meta"):
-        network = EgoStateNetwork(config)
+    network = checkpoint.empty_network(lambda: EgoStateNetwork(config))
     checkpoint.load_strictly(network, folder)
     return EgoStatePolicy(network, model_id=config.model_id, weights_hash=weights_hash)

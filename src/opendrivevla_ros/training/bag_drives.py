@@ -15,7 +15,7 @@ from opendrivevla_ros.datasets.bags import BagReader
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.language.prompt import InstructionError, checked_text
-from opendrivevla_ros.policies.opendrivevla.checks import check_observation, check_rig
+from opendrivevla_ros.policies.checks import check_observation, check_rig
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.scene_drives import stretches, write_stretch

@@ -15,9 +15,9 @@ from typing import Any
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.policies.checkpoint import WEIGHTS, copy_files, verified_hash
+from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.config import POLICY, OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.import_published import TOKENIZER_FILES
-from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import load_config, load_model, save_model
 from opendrivevla_ros.policies.registry import BASELINES, kind_of
 from opendrivevla_ros.training.bag_drives import Recording, check_different, describe, store_bag

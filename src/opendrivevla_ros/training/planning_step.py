@@ -12,8 +12,8 @@ from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionFrame
+from opendrivevla_ros.policies.continuity import follows
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
-from opendrivevla_ros.policies.opendrivevla.continuity import follows
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
 from opendrivevla_ros.training.errors import TrainingError

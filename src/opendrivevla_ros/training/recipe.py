@@ -96,6 +96,15 @@ class Recipe:
     steps: tuple[Step, ...]
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises TrainingError for a step that would look at drives without pictures."""
+        unseen = {step.name for step in self.steps if isinstance(step, OwnDrivesStep) and not step.pictures}
+        for step in self.steps:
+            if isinstance(step, LanguageStep) and not step.truth and (drives := unseen.intersection(step.reads)):
+                raise TrainingError(
+                    f"{step.name} sees, but {drives.pop()} has no pictures; only steps of the truth can read it"
+                )
+
     @property
     def training_steps(self) -> tuple[TrainingStep, ...]:
         """The steps that train."""
@@ -152,6 +161,7 @@ SMALL = Recipe(
     steps=(
         LearnerStep("learner", LoopSettings(steps=3000, learning_rate=1e-3, batch_size=128, clip_norm=1.0)),
         OwnDrivesStep("learner_drives", first=2240, scenarios=280, learner="learner"),
+        OwnDrivesStep("unseen_drives", first=4000, scenarios=1400, learner="learner", pictures=False),
         PerceptionStep("perception", LoopSettings(steps=3000, learning_rate=6e-4, batch_size=4, save_every=100), 2),
         PerceptionStep(
             "sequences",
@@ -160,14 +170,19 @@ SMALL = Recipe(
             fixed_norms=True,
         ),
         LanguageStep(
-            "schooling", "schooling", _speaking(4500, 1.2e-3), reads=(TRAIN, "learner_drives"), truth=True, moments=16
+            "schooling",
+            "schooling",
+            _speaking(4500, 1.2e-3),
+            reads=(TRAIN, "learner_drives", "unseen_drives"),
+            truth=True,
+            moments=16,
         ),
         OwnDrivesStep("schooled_drives", first=2800, scenarios=240, learner="schooling"),
         LanguageStep(
             "more_schooling",
             "schooling",
             _speaking(1700, 1e-3),
-            reads=(TRAIN, "learner_drives", "schooled_drives"),
+            reads=(TRAIN, "learner_drives", "unseen_drives", "schooled_drives"),
             truth=True,
         ),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from policies.autovla.tiny import ticking, tiny_codebook, tiny_config, tiny_model, tiny_policy, tiny_tokenizer
-from policies.observations import make_ego, make_observation, make_rig
+from policies.observations import make_ego, make_observation, make_rig, refused
 
 from opendrivevla_ros.core.ego import Command, DrivingCommand
 from opendrivevla_ros.core.geometry import planar_transform
@@ -37,13 +37,6 @@ def policy(loaded: AutoVlaPolicy) -> AutoVlaPolicy:
     loaded.set_thinking_mode(ThinkingMode.FAST)
     loaded.set_economy(False)
     return loaded
-
-
-def refused(policy: AutoVlaPolicy, observation: Observation, failure: PlanFailure, message: str) -> None:
-    with pytest.raises(PlanError, match=message) as caught:
-        policy.plan(observation)
-    assert caught.value.failure is failure
-    assert "\n" not in str(caught.value)
 
 
 def with_picture(observation: Observation, camera: str, **changes: object) -> Observation:

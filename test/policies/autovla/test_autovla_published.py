@@ -13,8 +13,8 @@ from torch import Tensor
 
 from opendrivevla_ros.language.action_codebook import ActionCodebook
 from opendrivevla_ros.language.small_tokenizer import END_OF_TEXT, train_tokenizer
+from opendrivevla_ros.policies.autovla.import_published import Imported, import_published
 from opendrivevla_ros.policies.autovla.model import load_model
-from opendrivevla_ros.policies.autovla.published_weights import Imported, import_published
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.registry import load_policy
 

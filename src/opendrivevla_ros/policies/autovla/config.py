@@ -1,12 +1,11 @@
 """Everything that makes one AutoVLA checkpoint, and the presets `base` (3B) and `small`."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES
-from opendrivevla_ros.policies.strict_json import from_plain, to_plain
+from opendrivevla_ros.policies import checkpoint
 
 POLICY = "autovla"
 FRONT_CAMERAS = ("cam_front", "cam_front_left", "cam_front_right")
@@ -119,16 +118,13 @@ class AutoVlaConfig:
 
 
 def save_config(config: AutoVlaConfig, path: Path) -> None:
-    """Writes config.json, with the key "policy" first so that a reader knows what the folder holds."""
-    path.write_text(json.dumps({"policy": POLICY, **to_plain(config)}, indent=2) + "\n")
+    """Writes config.json."""
+    checkpoint.save_config(POLICY, config, path)
 
 
 def parse_config(data: Any) -> AutoVlaConfig:
     """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
-    if not isinstance(data, dict) or data.get("policy") != POLICY:
-        found = data.get("policy") if isinstance(data, dict) else data
-        raise ValueError(f'config.policy must be "{POLICY}", not {found!r}')
-    return from_plain(AutoVlaConfig, {key: value for key, value in data.items() if key != "policy"})
+    return checkpoint.parse_config(POLICY, AutoVlaConfig, data)
 
 
 def base() -> AutoVlaConfig:

@@ -84,7 +84,3 @@ class CameraHistory:
     def video(self, now_ns: int, count: int) -> Tensor:
         """[count, 3, H, W], see `steps_back`."""
         return torch.stack([self.pictures[index] for index in steps_back(self.stamps, now_ns, count)])
-
-    def observed(self, now_ns: int, count: int) -> int:
-        """How many different pictures that video has."""
-        return len(set(steps_back(self.stamps, now_ns, count)))

@@ -6,8 +6,8 @@ from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.autovla.config import AutoVlaConfig
 from opendrivevla_ros.policies.autovla.model import CODEBOOK, action_tokens, empty_model, load_codebook, load_config
 from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.inspection import Inspection, inspected
-from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
 
 
 def inspect(folder: Path) -> Inspection:

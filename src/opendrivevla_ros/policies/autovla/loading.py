@@ -1,6 +1,6 @@
 """Makes AutoVLA policies: from a checkpoint folder, or small and random."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from opendrivevla_ros.policies.autovla.model import (
     load_model,
     random_model,
 )
-from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy, PlanningOptions
+from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 from opendrivevla_ros.policies.errors import CheckpointError
-from opendrivevla_ros.policies.opendrivevla.loading import (
+from opendrivevla_ros.policies.loading import (
+    PlanningOptions,
     calibration_of,
     check_device,
     hash_of,
     leave_a_core,
+    planning_options,
     read_tokenizer,
 )
 
@@ -33,7 +35,7 @@ from opendrivevla_ros.policies.opendrivevla.loading import (
 def from_folder(folder: Path, *, device: str, precision: str, seed: int, **options: Any) -> AutoVlaPolicy:
     """The policy of a checkpoint folder. Raises CheckpointError.
 
-    options: fields of `policy.PlanningOptions`, and `cameras`: 3 or 6 in place of the checkpoint's own.
+    options: fields of `PlanningOptions`, and `cameras`: 3 or 6 in place of the checkpoint's own.
     """
     cameras, planning = _options(options)
     check_device(device)
@@ -90,17 +92,10 @@ def small_config(tokenizer: Any, codebook: ActionCodebook) -> AutoVlaConfig:
 
 
 def _options(options: dict[str, Any]) -> tuple[int | None, PlanningOptions]:
-    known = [*(field.name for field in fields(PlanningOptions)), "cameras"]
-    if unknown := sorted(set(options) - set(known)):
-        raise CheckpointError(f"autovla has no option {unknown[0]!r}; its options are {', '.join(known)}")
-    cameras = options.pop("cameras", None)
+    planning = planning_options(PlanningOptions, "autovla", options, "cameras")
+    cameras = options.get("cameras")
     if cameras not in (None, 3, 6):
         raise CheckpointError(f"cameras must be 3 or 6, not {cameras!r}")
-    planning = PlanningOptions(**options)
-    if not isinstance(planning.samples, int) or not 0 <= planning.samples <= 64:
-        raise CheckpointError(f"samples must be a whole number from 0 to 64, not {planning.samples!r}")
-    if not planning.temperature > 0:
-        raise CheckpointError(f"temperature must be above 0, not {planning.temperature!r}")
     return cameras, planning
 
 

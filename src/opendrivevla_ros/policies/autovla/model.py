@@ -153,12 +153,8 @@ def action_tokens(config: AutoVlaConfig, tokenizer: Any, codebook: ActionCodeboo
 
 
 def empty_model(config: AutoVlaConfig) -> AutoVlaModel:
-    """The model's keys and shapes, without memory for its weights (on the meta device)."""
-    try:
-        with torch.device("meta"):
-            return AutoVlaModel(config).eval()
-    except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise CheckpointError(f"the configuration describes no network: {error}") from error
+    """The model's keys and shapes, without memory for its weights. Raises CheckpointError."""
+    return checkpoint.empty_network(lambda: AutoVlaModel(config))
 
 
 def load_model(folder: Path) -> tuple[AutoVlaModel, str]:
@@ -182,14 +178,7 @@ def load_model(folder: Path) -> tuple[AutoVlaModel, str]:
 
 def load_config(folder: Path) -> AutoVlaConfig:
     """The configuration of a checkpoint folder. Raises CheckpointError."""
-    checkpoint.require(folder, checkpoint.CONFIG)
-    path = folder / checkpoint.CONFIG
-    try:
-        return parse_config(checkpoint.read_json(path))
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    return checkpoint.load_config(folder, parse_config)
 
 
 def load_codebook(path: Path) -> ActionCodebook:

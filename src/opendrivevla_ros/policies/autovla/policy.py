@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,11 @@ from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
 from opendrivevla_ros.policies.autovla.images import CameraHistory, patches, resized
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds, action_tokens
 from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, FAST_WORDS, TEMPLATE, PromptFields
-from opendrivevla_ros.policies.opendrivevla.checks import check_observation
-from opendrivevla_ros.policies.opendrivevla.continuity import follows
-from opendrivevla_ros.policies.opendrivevla.failures import as_plan_errors
-from opendrivevla_ros.policies.opendrivevla.uncertainty import doubt, token_probability, waypoint_covariance
+from opendrivevla_ros.policies.checks import check_observation
+from opendrivevla_ros.policies.continuity import follows
+from opendrivevla_ros.policies.failures import as_plan_errors
+from opendrivevla_ros.policies.loading import PlanningOptions
+from opendrivevla_ros.policies.uncertainty import doubt, token_probability, waypoint_covariance
 from opendrivevla_ros.safety.uncertainty import Calibration
 from opendrivevla_ros.safety.uncertainty import score as score_of
 
@@ -36,14 +37,6 @@ TIMES = np.arange(1, ACTIONS_PER_PLAN + 1) * 0.5  # seconds after t0
 TEXT_POSITIONS = 1536  # of prompt, thought and answer beside the videos, where the model has as many
 
 History = dict[str, CameraHistory]
-
-
-@dataclass(frozen=True)
-class PlanningOptions:
-    """samples: plans drawn beside the greedy one, for the covariance. temperature: of those draws."""
-
-    samples: int = 3
-    temperature: float = 1.0
 
 
 class AutoVlaPolicy:

@@ -1,6 +1,5 @@
 """Everything that makes one OpenDriveVLA checkpoint, and the presets `base` (0.5B, 3B, 7B) and `small`."""
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE
 from opendrivevla_ros.language.model import LanguageConfig
 from opendrivevla_ros.language.system_text import SMALL_SYSTEM_TEXT, SYSTEM_TEXT
 from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
-from opendrivevla_ros.policies.strict_json import from_plain, to_plain
+from opendrivevla_ros.policies import checkpoint
 
 POLICY = "opendrivevla"
 
@@ -45,16 +44,13 @@ class OpenDriveVlaConfig:
 
 
 def save_config(config: OpenDriveVlaConfig, path: Path) -> None:
-    """Writes config.json, with the key "policy" first so that a reader knows what the folder holds."""
-    path.write_text(json.dumps({"policy": POLICY, **to_plain(config)}, indent=2) + "\n")
+    """Writes config.json."""
+    checkpoint.save_config(POLICY, config, path)
 
 
 def parse_config(data: Any) -> OpenDriveVlaConfig:
     """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
-    if not isinstance(data, dict) or data.get("policy") != POLICY:
-        found = data.get("policy") if isinstance(data, dict) else data
-        raise ValueError(f'config.policy must be "{POLICY}", not {found!r}')
-    return from_plain(OpenDriveVlaConfig, {key: value for key, value in data.items() if key != "policy"})
+    return checkpoint.parse_config(POLICY, OpenDriveVlaConfig, data)
 
 
 def base() -> OpenDriveVlaConfig:

@@ -2,8 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,17 @@ from opendrivevla_ros.language.system_text import SystemTextError, system_text_f
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, save_config
-from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import empty_model
-from opendrivevla_ros.policies.opendrivevla.published_weights import PublishedWeights, open_published
+from opendrivevla_ros.policies.published_weights import (
+    Imported,
+    Progress,
+    PublishedWeights,
+    open_published,
+    write_published,
+)
 
 PERCEPTION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 MAP_OFFSETS = "perception.seg_head.transformer.encoder.layers.0.attentions.0.sampling_offsets.weight"
@@ -34,18 +39,6 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "merges.txt"]
-
-Progress = Callable[[int, int], None]  # bytes written, bytes in all
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What came of an import. notes: one sentence for everything that was decided or is not as published."""
-
-    folder: Path
-    weights_hash: str
-    config: OpenDriveVlaConfig
-    notes: tuple[str, ...]
 
 
 def import_published(
@@ -90,7 +83,7 @@ def import_published(
     with tempfile.TemporaryDirectory() as prepared:
         if not alone:
             _prepare_tokenizer(source, Path(prepared), config, notes)
-        weights_hash = _write(folder, weights, names, fills, progress)
+        weights_hash = write_published(folder, weights, names, fills=fills, progress=progress)
         checkpoint.copy_files(Path(prepared), folder, TOKENIZER_FILES)
     save_config(config, folder / checkpoint.CONFIG)
     (folder / checkpoint.CARD).write_text(_card(config, weights_hash, notes))
@@ -250,26 +243,6 @@ def _prepare_tokenizer(source: Path, folder: Path, config: OpenDriveVlaConfig, n
     vocabulary = tokenizer.get_vocab()
     single = sum(token in vocabulary for token in STRUCTURE_TOKENS)
     notes.append(f"{single} of the {len(STRUCTURE_TOKENS)} structure tokens are single tokens of the tokenizer.")
-
-
-def _write(
-    folder: Path, weights: PublishedWeights, names: dict[str, str], fills: dict[str, Tensor], progress: Progress
-) -> str:
-    # in the order of the source's files, so that each is opened once
-    own_of = {name: own for own, name in names.items()}
-    entries = {own_of[name]: entry for name, entry in weights.entries.items() if name in own_of}
-    entries.update({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fills.items()})
-    total = sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in entries.values())
-    done = 0
-
-    def on_written(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
-    return checkpoint.write_weights(
-        folder, entries, lambda own: fills[own] if own in fills else weights.tensor(names[own]), on_written
-    )
 
 
 def _card(config: OpenDriveVlaConfig, weights_hash: str, notes: list[str]) -> str:

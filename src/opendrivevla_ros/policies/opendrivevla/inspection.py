@@ -10,8 +10,8 @@ import torch
 
 from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
-from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import empty_model, load_config
 
 

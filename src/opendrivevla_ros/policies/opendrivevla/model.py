@@ -10,7 +10,6 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 from opendrivevla_ros.language.model import DrivingLanguageModel
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies import checkpoint
-from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, parse_config, save_config
 
 
@@ -34,12 +33,8 @@ class OpenDriveVlaModel(nn.Module):
 
 
 def empty_model(config: OpenDriveVlaConfig) -> OpenDriveVlaModel:
-    """The model's keys and shapes, without memory for its weights (on the meta device)."""
-    try:
-        with torch.device("meta"):
-            return OpenDriveVlaModel(config).eval()
-    except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise CheckpointError(f"the configuration describes no network: {error}") from error
+    """The model's keys and shapes, without memory for its weights. Raises CheckpointError."""
+    return checkpoint.empty_network(lambda: OpenDriveVlaModel(config))
 
 
 def load_model(folder: Path) -> tuple[OpenDriveVlaModel, str]:
@@ -60,14 +55,7 @@ def load_model(folder: Path) -> tuple[OpenDriveVlaModel, str]:
 
 def load_config(folder: Path) -> OpenDriveVlaConfig:
     """The configuration of a checkpoint folder. Raises CheckpointError."""
-    checkpoint.require(folder, checkpoint.CONFIG)
-    path = folder / checkpoint.CONFIG
-    try:
-        return parse_config(checkpoint.read_json(path))
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    return checkpoint.load_config(folder, parse_config)
 
 
 def save_model(model: OpenDriveVlaModel, folder: Path, *, card: str) -> str:

@@ -33,14 +33,15 @@ from opendrivevla_ros.perception.config import AGENT_CLASSES, PerceptionConfig
 from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.perception.map_polylines import map_polylines
 from opendrivevla_ros.perception.network import PerceptionNetwork, PerceptionOutput
+from opendrivevla_ros.policies import loading
+from opendrivevla_ros.policies.checks import check_observation, check_rig
+from opendrivevla_ros.policies.continuity import follows
 from opendrivevla_ros.policies.errors import CheckpointError
+from opendrivevla_ros.policies.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla import frames
-from opendrivevla_ros.policies.opendrivevla.checks import check_observation, check_rig
-from opendrivevla_ros.policies.opendrivevla.continuity import follows
-from opendrivevla_ros.policies.opendrivevla.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
-from opendrivevla_ros.policies.opendrivevla.uncertainty import doubt, token_probability, waypoint_covariance
+from opendrivevla_ros.policies.uncertainty import doubt, token_probability, waypoint_covariance
 from opendrivevla_ros.safety.uncertainty import Calibration
 from opendrivevla_ros.safety.uncertainty import score as score_of
 
@@ -49,14 +50,9 @@ POSITIONS = 2048  # of prompt and answer, where the model has as many
 
 
 @dataclass(frozen=True)
-class PlanningOptions:
-    """samples: plans drawn beside the greedy one, for the covariance. temperature: of those draws.
+class PlanningOptions(loading.PlanningOptions):
+    """blind: the language model gets no scene, track or map tokens; what is left when words alone must do."""
 
-    blind: the language model gets no scene, track or map tokens; what is left when words alone must do.
-    """
-
-    samples: int = 3
-    temperature: float = 1.0
     blind: bool = False
 
 

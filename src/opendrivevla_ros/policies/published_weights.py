@@ -7,8 +7,10 @@ that needs more is refused.
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +22,18 @@ from opendrivevla_ros.policies.errors import CheckpointError
 
 WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
+
+Progress = Callable[[int, int], None]  # bytes written, bytes in all
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an import. notes: one sentence for everything that was decided or is not as published."""
+
+    folder: Path
+    weights_hash: str
+    config: Any
+    notes: tuple[str, ...]
 
 
 class PublishedWeights:
@@ -114,3 +128,37 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path} holds no dictionary of named tensors")
     return dict(content)
+
+
+def write_published(
+    folder: Path,
+    weights: PublishedWeights,
+    names: Mapping[str, str],
+    *,
+    dtype: torch.dtype | None = None,
+    fills: Mapping[str, Tensor] = MappingProxyType({}),
+    progress: Progress = lambda done, total: None,
+) -> str:
+    """Writes a checkpoint's weights; returns their SHA-256.
+
+    names: by own name the published one. dtype: to write them in; None for their own. fills: entries that no file has.
+    """
+    # in the order of the source's files, so that each is opened once
+    own_of = {published: own for own, published in names.items()}
+    entries = {
+        own_of[published]: (dtype or stored, shape)
+        for published, (stored, shape) in weights.entries.items()
+        if published in own_of
+    }
+    entries.update({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fills.items()})
+    total = sum(kind.itemsize * torch.Size(shape).numel() for kind, shape in entries.values())
+    done = 0
+
+    def on_written(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    return checkpoint.write_weights(
+        folder, entries, lambda own: fills[own] if own in fills else weights.tensor(names[own]), on_written
+    )

@@ -5,8 +5,7 @@ the second this package's words stand in the prompt.
 """
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,14 @@ from opendrivevla_ros.policies.autovla.model import (
     load_codebook,
 )
 from opendrivevla_ros.policies.errors import CheckpointError
-from opendrivevla_ros.policies.opendrivevla.loading import read_tokenizer
-from opendrivevla_ros.policies.opendrivevla.published_weights import PublishedWeights, open_published
+from opendrivevla_ros.policies.loading import read_tokenizer
+from opendrivevla_ros.policies.published_weights import (
+    Imported,
+    Progress,
+    PublishedWeights,
+    open_published,
+    write_published,
+)
 
 PREFIX = "autovla.vlm."
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
@@ -39,18 +44,6 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-
-Progress = Callable[[int, int], None]  # bytes written, bytes in all
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What came of an import. notes: one sentence for everything that was decided or is not as published."""
-
-    folder: Path
-    weights_hash: str
-    config: AutoVlaConfig
-    notes: tuple[str, ...]
 
 
 def own_name(published: str) -> str:
@@ -113,7 +106,7 @@ def import_published(
     ]
     with tempfile.TemporaryDirectory() as prepared:
         _prepare_tokenizer(tokenizer, Path(prepared), described, actions, notes)
-        weights_hash = _write(folder, weights, names, progress)
+        weights_hash = write_published(folder, weights, names, dtype=torch.bfloat16, progress=progress)
         checkpoint.copy_files(Path(prepared), folder, TOKENIZER_FILES)
     save_config(described, folder / checkpoint.CONFIG)
     actions.save(folder / CODEBOOK)
@@ -156,25 +149,6 @@ def _prepare_tokenizer(
     tokenizer.save_pretrained(str(folder))
     action_tokens(config, load_tokenizer(folder), codebook)
     read_tokenizer(folder, config.language.vocabulary_size)
-
-
-def _write(folder: Path, weights: PublishedWeights, names: dict[str, str], progress: Progress) -> str:
-    # in the order of the source's files, so that each is opened once
-    own_of = {published: own for own, published in names.items()}
-    entries = {
-        own_of[published]: (torch.bfloat16, shape)
-        for published, (_, shape) in weights.entries.items()
-        if published in own_of
-    }
-    total = sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in entries.values())
-    done = 0
-
-    def on_written(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
-    return checkpoint.write_weights(folder, entries, lambda own: weights.tensor(names[own]), on_written)
 
 
 def _card(config: AutoVlaConfig, weights_hash: str, notes: list[str]) -> str:
