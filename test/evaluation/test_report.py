@@ -180,7 +180,7 @@ def test_bags_stand_beside_the_human_and_plans_that_did_not_come_are_told(tmp_pa
     assert notes(report, "bag") == "run: without a plan 3 times for bad text."
     speeds, distances = report.sections[0].figures.plots
     assert "0.5-3 m/s 0.50, 6-10 m/s 1.50; constant velocity: 0.5-3 m/s 0.00" in speeds.alt
-    assert "ego state alone: 0.5-3 m/s 0.50, 6-10 m/s 0.50" in speeds.alt
+    assert "ego state: 0.5-3 m/s 0.50, 6-10 m/s 0.50" in speeds.alt
     assert "0.5-1 1, 1-2 1, 2-4 0" in distances.alt
 
 

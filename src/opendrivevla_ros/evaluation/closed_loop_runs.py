@@ -27,7 +27,7 @@ from opendrivevla_ros.world.families import FAMILIES, make_scenario
 from opendrivevla_ros.world.seeds import Split, seed_of
 from opendrivevla_ros.world.simulation import World
 
-EXPERT, CONSTANT_VELOCITY = "expert", "constant_velocity"
+EXPERT = "expert"
 FAMILIES_THAT_NEED_EYES = (
     "braking_lead",
     "stopped_lead",
@@ -77,7 +77,7 @@ class ClosedLoopSettings:
     @property
     def drivers(self) -> tuple[Driver, ...]:
         """The policy first, the expert second, those beside it, and the policy without its eyes."""
-        sources = tuple(dict.fromkeys([self.policy, CONSTANT_VELOCITY, *self.beside]))
+        sources = tuple(dict.fromkeys([self.policy, *self.beside]))
         names = display_names(sources)
         mine = names[self.policy]
         others = (Driver(names[source], source) for source in sources[1:])

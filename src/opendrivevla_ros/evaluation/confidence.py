@@ -1,6 +1,6 @@
 """How much a policy's confidence is worth, and the calibration that makes it worth more.
 
-A plan is good where its last point, 3 s ahead, is no further than GOOD_METRES from where the expert drives.
+A plan is good where its point 3 s ahead is no further than GOOD_METRES from where the expert drives.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ SAMPLES = 20  # moments of a scene, two a second
 
 @dataclass(frozen=True)
 class SurePlan:
-    """One plan: how sure it was, what of, and how far its last point was off, metres."""
+    """One plan: how sure it was, what of, and how far its point at 3 s was off, metres."""
 
     confidence: float
     doubt: Doubt

@@ -79,8 +79,7 @@ _KINDS = {
     ),
     "confidence": _Kind(
         "Confidence",
-        "A plan is good where its last point, 3 s ahead, is no further than 2 m from where the expert drives."
-        f" {_WORLD}",
+        f"A plan is good where its point 3 s ahead is no further than 2 m from where the expert drives. {_WORLD}",
         report_sections.confidence,
     ),
     "faults": _Kind(

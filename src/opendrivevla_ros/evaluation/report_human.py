@@ -29,7 +29,6 @@ from opendrivevla_ros.evaluation.report_tables import (
     side_by_side,
 )
 
-BLIND = {"constant_velocity": "constant velocity", "ego_state": "ego state alone"}  # beside every bag
 _LEFT_OUT = {
     "missing": "have no record",
     "unknown": "are not of the split",
@@ -123,7 +122,7 @@ def bag(parts: Sequence[PartResults], comparable: bool) -> Figures:
         ),
         number("average (UniAD), m", "all", "uniad", better=LOWER),
         number("average up to (ST-P3), m", "all", "stp3", better=LOWER),
-        *(number(f"{name} (UniAD), m", "all", "baselines", key, "uniad") for key, name in BLIND.items()),
+        *(number(f"{name} (UniAD), m", "all", "baselines", key, "uniad") for key, name in _blind(parts).items()),
         number("lengthwise at 3 s, m", "all", "lengthwise", better=LOWER),
         number("sideways at 3 s, m", "all", "sideways", better=LOWER),
         number("heading at 3 s, rad", "all", "heading", better=LOWER),
@@ -154,6 +153,12 @@ def bag(parts: Sequence[PartResults], comparable: bool) -> Figures:
     return Figures(tuple(tables), tuple(_bag_plots(parts)), tuple(failed), main)
 
 
+def _blind(parts: Sequence[PartResults]) -> dict[str, str]:
+    """The policies that see nothing beside the one that drives, by their names in the results, as words."""
+    names = dict.fromkeys(name for part in parts for name in part.results["all"]["baselines"])
+    return {name: name.replace("_", " ") for name in names}
+
+
 def _failures(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{count} times for {name.replace('_', ' ')}" for name, count in failures.items())
 
@@ -165,7 +170,7 @@ def _bag_plots(parts: Sequence[PartResults]) -> list[Plot]:
     for part in parts:
         rows = part.results["by_speed"]
         planned[named(part, parts, "policy")] = [rows[band]["uniad"] if band in rows else None for band in bands]
-        for key, name in BLIND.items():
+        for key, name in _blind([part]).items():
             baseline = [rows[band]["baselines"][key]["uniad"] if band in rows else None for band in bands]
             if baselines.setdefault(name, baseline) != baseline:  # other bags, or other plans that did not come
                 baselines[f"{name}, {part.run}"] = baseline
@@ -190,7 +195,7 @@ def _bag_kinds(part: PartResults, parts: Sequence[PartResults]) -> Table:
         number("plans", "plans", digits=0),
         *(number(f"L2 at{NO_BREAK}{second}{NO_BREAK}s, m", "l2", str(second)) for second in (1, 2, 3)),
         number("average (UniAD), m", "uniad"),
-        *(number(f"{name} (UniAD), m", "baselines", key, "uniad") for key, name in BLIND.items()),
+        *(number(f"{name} (UniAD), m", "baselines", key, "uniad") for key, name in _blind([part]).items()),
         number("ahead at 3 s, m", "ahead"),
         number("left at 3 s, m", "left"),
     )

@@ -33,7 +33,6 @@ from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH
 
 SCENES = 112  # eight of each family
 SAMPLES = 20  # of a scene: 10 s
-CONSTANT_VELOCITY = "constant_velocity"
 EGO_BODY = Body(EGO_LENGTH / 2 + EGO_CENTRE_AHEAD, EGO_LENGTH / 2 - EGO_CENTRE_AHEAD, EGO_WIDTH / 2)
 DRIVER_PARTS = ("no_collision", "drivable", "progress", "time_to_collision", "comfort")
 
@@ -157,7 +156,7 @@ class OpenLoopResult:
 def evaluate_open_loop(
     policy: str,
     *,
-    baselines: Sequence[str] = (CONSTANT_VELOCITY,),
+    baselines: Sequence[str] = (),
     scenes: int = SCENES,
     samples: int = SAMPLES,
     processes: int = 2,

@@ -23,8 +23,8 @@ SIDEWAYS_METRES = 0.12  # the same at the end of an arc, where it is more than H
 class MotionLimits:
     """What a vehicle can do: m/s forwards and backwards, 1/m, and m/s^2 to the side.
 
-    The curvature is a turning circle of 9 m. A vehicle slips before it corners with more than the rest, and the
-    guard's limits (`safety.plan_checks`) are no tighter.
+    The curvature is a turning circle of 9 m. In curvature and to the side the guard's limits (`safety.plan_checks`)
+    are no tighter; its greatest speed is set for a vehicle, and is less.
     """
 
     forward: float = 36.0

@@ -20,7 +20,7 @@ from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_se
 class PlacedTrajectory:
     """A trajectory, in base_link at `ego.stamp_ns`, its t0.
 
-    confidence: how likely its last point is off by no more than `uncertainty.GOOD_METRES`, as the model has it.
+    confidence: how likely its point 3 s ahead is off by no more than `uncertainty.GOOD_METRES`, as the model has it.
     """
 
     trajectory: Trajectory

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.plan import Doubt
 
-GOOD_METRES = 2.0  # a plan whose last point is no further from where the vehicle should be is good
+GOOD_METRES = 2.0  # a plan whose point 3 s ahead is no further from where the vehicle should be is good
 SPREAD_METRES = 2.0  # samples that lie so far from the plan on average divide its score by e
 GROUPS = 20  # of as many plans each, of which a map is made
 BINS = 10  # of the expected calibration error
