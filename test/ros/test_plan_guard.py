@@ -246,9 +246,9 @@ FAULTS: dict[str, tuple[Callable[[Feed], None], int, str, float]] = {
 }
 
 
-def car_ahead() -> Agent:
+def car_ahead(left: float = 0.0) -> Agent:
     return Agent(
-        1, "car", 0.9, np.array([9.0, 0.0, 0.8]), np.array([4.5, 1.9, 1.6]), 0.0, np.zeros(2), np.zeros((0, 2))
+        1, "car", 0.9, np.array([9.0, left, 0.8]), np.array([4.5, 1.9, 1.6]), 0.0, np.zeros(2), np.zeros((0, 2))
     )
 
 
@@ -275,7 +275,7 @@ def test_a_fault_is_answered_in_time_by_stops_from_where_the_vehicle_is(vehicle:
 def test_a_stop_in_place_of_plans_leaves_an_incident(vehicle: Vehicle, folder: Path) -> None:
     vehicle.armed()
     before = set(folder.glob("incidents/*"))
-    vehicle.feed = Feed(aside=10.0, agents=(car_ahead(),))
+    vehicle.feed = Feed(aside=10.0, agents=(car_ahead(left=-8.0),))  # in nobody's way, whichever comes first
     vehicle.wait_for(GuardStatus.FALLBACK)
     (incident,) = wait_until(lambda: set(folder.glob("incidents/*_fallback")) - before, "an incident")
     wait_until((incident / "snapshot" / "prompt.txt").is_file, "what the planner had")
