@@ -4,12 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from training.autovla.drives import drives
 from typer.testing import CliRunner
 
-from opendrivevla_ros.cli import train
+from opendrivevla_ros.cli import train, train_autovla
 from opendrivevla_ros.cli.main import app
+from opendrivevla_ros.evaluation.logged_score import driver_reward
+from opendrivevla_ros.language.action_lattice import lattice
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
+from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 from opendrivevla_ros.training import recipe
+from opendrivevla_ros.training.autovla import recipe as autovla_recipe
+from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe
+from opendrivevla_ros.training.autovla.run import AutoVlaRun
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.recipe import SMALL, PerceptionStep
@@ -63,3 +70,43 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path: Path):
     assert code == 1
     assert "nowhere" in output
     assert "Traceback" not in output
+
+
+def test_autovla_trains_a_stage_by_its_own_recipe_and_is_done_the_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
+    tiny = AutoVlaRecipe(8, 1, (224, 126), (AnswerStep("answers", two_steps),))
+    monkeypatch.setitem(autovla_recipe.RECIPES, "autovla-small", tiny)
+    launched: list[list[str]] = []
+
+    def run_here(arguments: list[str], processes: int, *, what: str) -> None:
+        launched.append(arguments)
+        assert (processes, what) == (1, "the stage answers")
+        AutoVlaRun(tiny, tmp_path, driver_reward).run(tiny.training_steps[0])
+
+    monkeypatch.setattr(train_autovla, "launch", run_here)
+    build_tokenizer(lattice()).save_pretrained(str(tmp_path / "tokenizer"))
+    drives(tmp_path / "drives" / "train")
+    monkeypatch.setattr(AutoVlaRun, "draw", lambda run, processes: iter([1.0]))
+    options = ("--preset", "autovla-small", "--output", str(tmp_path), "--processes", "1")
+    code, output = said("answers", *options)
+    assert code == 0, output
+    assert launched == [["train", "answers", *options[:4]]]
+    assert "answers: 2 steps in" in output
+    code, output = said("answers", *options)
+    assert code == 0
+    assert "answers: done before" in output
+    assert len(launched) == 1
+
+
+def test_what_autovla_goes_on_from_is_asked_for_and_refused_elsewhere(tmp_path: Path):
+    code, output = said("--preset", "autovla-base", "--output", str(tmp_path))
+    assert code == 1
+    assert "autovla-base goes on from a checkpoint; give its folder by --start" in output
+    code, output = said("--start", str(tmp_path), "--output", str(tmp_path))
+    assert code == 1
+    assert "--start is of autovla-small and autovla-base, not of small; leave it out" in output
+    code, output = said("warp", "--preset", "autovla-small", "--output", str(tmp_path))
+    assert code == 1
+    assert "unknown stage 'warp'; the recipe's are, in their order, answers, own_drives" in output

@@ -102,6 +102,27 @@ def test_forced_tokens_cost_no_forward_of_their_own(
     assert counts["prompt"] == len(embeddings)
 
 
+def test_a_plan_after_what_the_decoder_holds_is_the_plan_after_the_same_prompt(
+    small_model: DrivingLanguageModel, small_grammar: TokenGrammar, embeddings: torch.Tensor
+) -> None:
+    decoder = Decoder(small_model, max_length=1024, rows=3)
+    generator = TrajectoryGenerator(decoder, small_grammar)
+    expected = generator.generate(embeddings)
+    hidden = decoder.prefill(embeddings[:-3])
+    for last in (embeddings[-3:-1], embeddings[-1:]):  # a thought is read piece by piece
+        ids = [int((small_model.model.embed_tokens.weight - row).abs().sum(1).argmin()) for row in last]
+        hidden = decoder.step([ids])
+    found = generator.go_on(hidden, samples=2, generator=torch.Generator().manual_seed(0))
+    assert found.tokens[0] == expected.tokens[0]
+    assert found.token_counts == expected.token_counts
+    np.testing.assert_allclose(found.log_probabilities[0], expected.log_probabilities[0], atol=1e-4)
+    assert found.waypoints.shape == (3, 6, 2)
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        generator.go_on(hidden, temperature=0.0)
+    with pytest.raises(DeadlineExceeded):
+        generator.go_on(hidden, deadline=Deadline(time.monotonic_ns()))
+
+
 def test_the_text_is_streamed_in_pieces_and_parses_to_the_waypoints(
     small_generator: TrajectoryGenerator, embeddings: torch.Tensor
 ) -> None:

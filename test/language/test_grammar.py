@@ -128,3 +128,12 @@ def test_a_tokenizer_that_lacks_digits_is_refused() -> None:
 
     with pytest.raises(ValueError, match="cannot write a plan"):
         trajectory_grammar(Letters())
+
+
+def test_the_longest_plan_is_as_long_as_the_widest_numbers_make_it(any_tokenizer: PreTrainedTokenizerFast) -> None:
+    grammar = trajectory_grammar(any_tokenizer)
+    random = np.random.default_rng(0)
+    plans = [-random.uniform(100, 149.9, (6, 2)) for _ in range(50)]
+    lengths = [len(any_tokenizer.encode(format_trajectory(plan), add_special_tokens=False)) for plan in plans]
+    assert max(lengths) <= grammar.longest <= len(format_trajectory(plans[0]))
+    assert trajectory_grammar(any_tokenizer, decimals=1).longest <= grammar.longest

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
 from policies.autovla.tiny import ticking, tiny_tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from opendrivevla_ros.core.plan import ThinkingMode
+from opendrivevla_ros.core.plan import Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import ThinkingLimits
 from opendrivevla_ros.language.deadline import Deadline, DeadlineExceeded
 from opendrivevla_ros.language.decoder import Decoder
@@ -90,14 +91,20 @@ def think(model: Qwen2ForCausalLM) -> Callable[..., Told]:
         room: int = 0,
         **limits: float,
     ) -> Told:
-        pieces: list[str] = []
+        told: list[Reasoning] = []
         decoder = Decoder(model, max_length=max_length)
         thinker = Thinker(decoder, tiny_tokenizer(), TEMPLATE, stop_ids=frozenset([STOP]), clock=clock)
         prompt = [*prompt_of(name), *thinker.opening]
         hidden = decoder.prefill(decoder.embedding[prompt])
         _, thought = thinker.think(
-            hidden, mode, ThinkingLimits(**limits), room=room, deadline=deadline, on_text=pieces.append
+            hidden, mode, ThinkingLimits(**limits), room=room, deadline=deadline, on_thought=told.append
         )
+        texts = ["", *(reasoning.text for reasoning in told)]
+        assert all(after.startswith(before) for before, after in pairwise(texts))
+        for reasoning in told:
+            assert (reasoning.requested_mode, reasoning.actual_mode) == (mode, ThinkingMode.SLOW)
+            assert reasoning.slow_probability == thought.slow_probability
+        pieces = [after.removeprefix(before) for before, after in pairwise(texts)]
         return Told(thought, pieces, decoder.lengths[0])
 
     return think

@@ -27,7 +27,7 @@ class FailingPolicy(ConstantVelocityPolicy):
     def set_economy(self, saves: bool) -> None:
         self._saves = saves
 
-    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+    def plan(self, observation: Observation, deadline_ns: int | None, on_thought: Any) -> Plan:
         self._plans += 1
         failed = self._plans - GOOD_PLANS
         if self._failure == "hang" and failed > 0:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from lifecycle_msgs.msg import Transition
 from opendrivevla_ros.msg import PlanStatus
 from ros.harness import Client, NodeProcess, own_domain
 
@@ -44,3 +45,31 @@ def test_thinking_is_switched_and_limited_while_it_drives(autovla: Client) -> No
         status = autovla.wait_for("output/plan_status", lambda one, r=reasoning: one.header.stamp == r.header.stamp)
         counts = dict(zip(status.token_kinds, status.token_counts, strict=True))
         assert counts["thought"] == (4 if slow else 0)
+
+
+def test_its_thoughts_stream_with_their_mode_and_probability(autovla: Client) -> None:
+    assert autovla.set_parameter("thinking.max_tokens", 100) == ""
+    assert autovla.set_parameter("thinking_mode", "slow") == ""
+    said = autovla.wait_for("output/reasoning", lambda one: not one.is_final and one.requested_mode == one.SLOW)
+    assert said.actual_mode == said.SLOW
+    last = autovla.wait_for("output/reasoning", lambda one: one.is_final and one.header == said.header)
+    assert last.text.startswith(said.text)
+    assert last.slow_probability == said.slow_probability
+    assert 0 < last.slow_probability < 1
+
+
+def test_it_looks_through_as_many_cameras_as_the_parameter_says(autovla: Client) -> None:
+    def video_tokens(after_ns: int) -> int:
+        plan = autovla.wait_for_plan(after_ns)
+        status = autovla.wait_for("output/plan_status", lambda one: one.header.stamp == plan.header.stamp)
+        return dict(zip(status.token_kinds, status.token_counts, strict=True))["video"]
+
+    assert autovla.set_parameter("thinking_mode", "fast") == ""
+    three = video_tokens(autovla.now_ns())
+    assert "clean up" in autovla.set_parameter("camera_count", 6)
+    assert autovla.change_state(Transition.TRANSITION_DEACTIVATE)
+    assert autovla.change_state(Transition.TRANSITION_CLEANUP)
+    assert autovla.set_parameter("camera_count", 6) == ""
+    assert autovla.change_state(Transition.TRANSITION_CONFIGURE)
+    assert autovla.change_state(Transition.TRANSITION_ACTIVATE)
+    assert video_tokens(autovla.now_ns()) == 2 * three

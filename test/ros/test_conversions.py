@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opendrivevla_ros.msg import PlannedTrajectory, PlanStatus
 from ros.samples import STAMP_NS, ego, observation, plan
 
+from opendrivevla_ros.core.plan import Reasoning, ThinkingMode
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.ros import conversions
 from opendrivevla_ros.ros.conversions import nanoseconds
@@ -102,6 +103,15 @@ def test_map_elements_keep_label_score_and_whether_they_are_closed() -> None:
 def test_reasoning_keeps_the_requested_mode_apart_from_the_actual_one() -> None:
     message = conversions.reasoning_message(plan().reasoning, STAMP_NS, "odom")
     assert (message.requested_mode, message.actual_mode) == (message.AUTO, message.FAST)
+    assert message.is_final
+
+
+@pytest.mark.parametrize("probability", [None, 0.0, 0.25, 1.0])
+def test_the_probability_of_thinking_is_not_a_number_where_there_is_no_choice(probability: float | None) -> None:
+    reasoning = Reasoning("The bus", ThinkingMode.AUTO, ThinkingMode.SLOW, probability)
+    message = conversions.reasoning_message(reasoning, STAMP_NS, "odom", is_final=False)
+    assert np.isnan(message.slow_probability) if probability is None else message.slow_probability == probability
+    assert not message.is_final
 
 
 def test_a_plan_status_lists_stages_and_tokens_in_order() -> None:

@@ -1,7 +1,7 @@
 """The model's thread: outcomes for every way an attempt can end, forgetting, and questions beside planning."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from ros.samples import STAMP_NS, plan
 
 from opendrivevla_ros.core.ego import DrivingCommand
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, ThinkingMode
+from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.rig import CAMERA_NAMES
-from opendrivevla_ros.ros.inference import Answer, Inference, Job, Outcome
+from opendrivevla_ros.ros.inference import Answer, Inference, Job, Outcome, ThoughtSoFar
 from opendrivevla_ros.sensing.assembler import ObservationAssembler
 from opendrivevla_ros.sensing.images import CompressedImage, RawImage
 from opendrivevla_ros.sensing.odometry import OdometryBuffer
@@ -34,6 +34,7 @@ class ScriptedPolicy:
         self.calls: list[str] = []
         self.error: Exception | None = None
         self.may_answer = threading.Event()
+        self.thoughts: list[str] = []
 
     def reset(self) -> None:
         self.calls.append("reset")
@@ -47,8 +48,10 @@ class ScriptedPolicy:
     def set_economy(self, saves: bool) -> None:
         self.calls.append(f"saves {saves}")
 
-    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+    def plan(self, observation: Observation, deadline_ns: int | None, on_thought: Callable[[Reasoning], None]) -> Plan:
         self.calls.append("plan")
+        for text in self.thoughts:
+            on_thought(Reasoning(text, ThinkingMode.AUTO, ThinkingMode.SLOW, 0.75))
         if self.error is not None:
             raise self.error
         return plan()
@@ -66,6 +69,7 @@ class Bench:
         self.policy = ScriptedPolicy()
         self.outcomes: list[Outcome] = []
         self.answers: list[Answer] = []
+        self.thoughts: list[ThoughtSoFar] = []
         odometry = OdometryBuffer()
         for tick in range(20):
             odometry.add(
@@ -79,7 +83,12 @@ class Bench:
             )
         assembler = ObservationAssembler(RIG, image_size=self.policy.info.image_size, workers=1)
         self.inference = Inference(
-            self.policy, assembler, odometry, on_outcome=self.outcomes.append, on_answer=self.answers.append
+            self.policy,
+            assembler,
+            odometry,
+            on_outcome=self.outcomes.append,
+            on_thought=self.thoughts.append,
+            on_answer=self.answers.append,
         )
 
     def attempt(
@@ -112,6 +121,17 @@ def test_a_plan_comes_with_its_observation_and_stage_times_after_decoding(bench:
     assert outcome.observation is not None
     assert outcome.result == PlanStatus.OK
     assert list(outcome.stage_times) == ["decode", "network", "language"]
+
+
+def test_a_thought_is_told_at_once_with_its_observation_and_then_only_now_and_then(bench: Bench) -> None:
+    bench.policy.thoughts = [f"{count} words" for count in range(1000)]
+    for attempt in (1, 2):
+        outcome = bench.attempt()
+        assert outcome.plan is not None
+        mine = [thought for thought in bench.thoughts if thought.observation is outcome.observation]
+        assert mine[0].reasoning == Reasoning("0 words", ThinkingMode.AUTO, ThinkingMode.SLOW, 0.75)
+        assert mine[0].job is outcome.job, attempt
+        assert len(mine) < 100
 
 
 def test_the_limits_of_thinking_are_set_only_when_they_change(bench: Bench) -> None:
@@ -166,7 +186,7 @@ def test_an_unexpected_error_drops_the_policys_memory_and_keeps_its_trace(bench:
 def test_a_trajectory_that_is_not_finite_is_no_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = plan()
     broken.trajectory.xy[2, 0] = np.nan
-    monkeypatch.setattr(bench.policy, "plan", lambda observation, deadline_ns: broken)
+    monkeypatch.setattr(bench.policy, "plan", lambda observation, deadline_ns, on_thought: broken)
     assert bench.attempt().result == PlanStatus.INTERNAL
 
 

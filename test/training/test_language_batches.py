@@ -9,13 +9,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from opendrivevla_ros.core.plan import ThinkingMode
+from opendrivevla_ros.core.policy import ThinkingLimits
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.generation import TrajectoryGenerator, generate_text
 from opendrivevla_ros.language.grammar import trajectory_grammar
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features, LanguageConfig
 from opendrivevla_ros.language.prompt import PromptFields, chat_prompt, question_message, tokenize_prompt, user_message
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
+from opendrivevla_ros.language.thinking import Thinker
 from opendrivevla_ros.language.trajectory_text import format_trajectory
+from opendrivevla_ros.policies.opendrivevla.thinking import TEMPLATE, words_before_plan
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_batches import (
     IGNORED,
@@ -181,6 +185,53 @@ def test_an_overfitted_model_says_what_it_was_taught(tokenizer: PreTrainedTokeni
             stop = frozenset({tokenizer.eos_token_id})
             said.append("".join(generate_text(decoder, tokenizer, prompt, stop_tokens=stop, max_tokens=40)))
     assert said == [turn.answer for turn in turns()]
+
+
+def test_what_is_said_before_an_answer_is_learned_and_moves_its_numbers(tokenizer: PreTrainedTokenizerFast):
+    model = tiny_model(tokenizer)
+    words = words_before_plan("The bus is 12 m ahead.")
+    plain, thought = (
+        Turn(user_message(FIELDS), features(1), STOP),
+        Turn(user_message(FIELDS), features(1), STOP, None, words),
+    )
+    alone, batch = batches(model, tokenizer)([plain]), batches(model, tokenizer)([thought])
+    learned = batch.labels[0][batch.labels[0] != IGNORED]
+    assert tokenizer.decode(learned) == words + STOP + "<|im_end|>"
+    assert (
+        learned.tolist()[-alone.labels.shape[1] + int(alone.asked[0]) + 1 :]
+        == alone.labels[0][alone.asked[0] + 1 :].tolist()
+    )
+    assert batch.asked.tolist() == alone.asked.tolist()
+    assert batch.has_points.tolist() == [True]
+    assert batch.points.equal(alone.points)
+    begun = len(tokenizer.encode(words, add_special_tokens=False))
+    assert batch.written.places[:, 1].tolist() == [place + begun for place in alone.written.places[:, 1].tolist()]
+    assert batch.written.values.equal(alone.written.values)
+
+
+def test_a_model_that_was_taught_to_think_thinks_where_it_was_taught_to(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+):
+    model = tiny_model(tokenizer)
+    thought = "The bus ahead is braking."
+    taught = [
+        Turn(user_message(FIELDS), features(1), DRIVE_ON, before=words_before_plan(None)),
+        Turn(user_message(FIELDS), features(2, agents=5), STOP, before=words_before_plan(thought)),
+    ]
+    settings = LoopSettings(steps=250, learning_rate=4e-3, batch_size=2, warmup_steps=20)
+    train(Answering(model, tokenizer), taught, list, [{"params": list(model.parameters())}], settings, tmp_path)
+
+    decoder = Decoder(model.eval(), max_length=1024)
+    thinker = Thinker(decoder, tokenizer, TEMPLATE, stop_ids=frozenset({int(tokenizer.eos_token_id)}))
+    generator = TrajectoryGenerator(decoder, trajectory_grammar(tokenizer))
+    ids = tokenize_prompt(chat_prompt(SYSTEM_TEXT, user_message(FIELDS)), tokenizer)
+    for turn, mode in zip(taught, (ThinkingMode.FAST, ThinkingMode.SLOW), strict=True):
+        with torch.inference_mode():
+            prompt = model.embed_prompt(ids, turn.features)
+            hidden = decoder.prefill(torch.cat([prompt, decoder.embed(thinker.opening)]))
+        hidden, found = thinker.think(hidden, ThinkingMode.AUTO, ThinkingLimits(), room=generator.grammar.longest)
+        assert (found.mode, found.written) == (mode, turn.before)
+        assert generator.go_on(hidden).text == turn.answer
 
 
 def test_a_turn_without_an_answer_is_refused(tokenizer: PreTrainedTokenizerFast):

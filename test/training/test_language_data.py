@@ -15,6 +15,7 @@ from opendrivevla_ros.language.trajectory_text import parse_trajectory
 from opendrivevla_ros.perception.tracker import decode_boxes
 from opendrivevla_ros.policies.opendrivevla.config import small
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
+from opendrivevla_ros.policies.opendrivevla.thinking import words_before_plan
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import LINE_POINTS
 from opendrivevla_ros.training.language_data import EVENTFUL_METRES, choose, draw
@@ -61,6 +62,16 @@ def test_a_moment_offers_its_plan_captions_questions_and_agents(stored: StoredSa
 def test_a_moment_without_words_still_offers_its_plan(stored: StoredSample):
     bare = replace(stored, words=Words(), sample=replace(stored.sample, agents=None))
     assert [task.kind for task in spoken(bare, NOTHING_SEEN, CONFIG).tasks] == ["plan"]
+
+
+def test_a_moment_of_a_model_that_thinks_offers_its_captions_as_a_thought(stored: StoredSample):
+    sample = spoken(stored, NOTHING_SEEN, replace(CONFIG, thinks=True))
+    random = np.random.default_rng(0)
+    begun = {choose(sample, {"plan": 1.0}, random).before for _ in range(40)}
+    assert words_before_plan(None) in begun
+    (slow,) = begun - {words_before_plan(None)}
+    assert all(caption in slow for _, _, caption in stored.words.captions)
+    assert {choose(spoken(stored, NOTHING_SEEN, CONFIG), {"plan": 1.0}, random).before for _ in range(5)} == {""}
 
 
 def test_the_truth_holds_agents_nearest_first_and_lines(stored: StoredSample):

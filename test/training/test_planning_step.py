@@ -15,6 +15,7 @@ from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
+from opendrivevla_ros.policies.opendrivevla.thinking import words_before_plan
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss, read
 from opendrivevla_ros.training.loop import LoopSettings, train
@@ -69,9 +70,10 @@ def test_the_loss_is_that_of_what_inference_sees(model: OpenDriveVlaModel, token
     features = Features(seen.scene_tokens.clone(), seen.agent_tokens.clone(), seen.map_tokens.clone())
     batches = LanguageBatches(model.language, tokenizer, system_text="You drive.", end_id=tokenizer.eos_token_id)
     with torch.no_grad():
-        batch = batches([Turn(EXAMPLE.user, features, EXAMPLE.answer)])
-        expected = answer_loss(model.language, batch, read(model.language, batch)[-1])
-        torch.testing.assert_close(training([EXAMPLE])["answer"], expected)
+        for before in ("", words_before_plan("The bus stops.")):
+            batch = batches([Turn(EXAMPLE.user, features, EXAMPLE.answer, before=before)])
+            expected = answer_loss(model.language, batch, read(model.language, batch)[-1])
+            torch.testing.assert_close(training([replace(EXAMPLE, before=before)])["answer"], expected)
 
 
 def test_the_words_reach_the_perception_but_not_its_frozen_backbone(

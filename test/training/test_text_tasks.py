@@ -9,16 +9,18 @@ import pytest
 from opendrivevla_ros.core.ego import Command, DrivingCommand
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, apply, planar_transform
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.datasets.drive_store import Words
+from opendrivevla_ros.datasets.drive_store import StoredSample, Words
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.language.prompt import PromptFields, question_message, user_message
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 from opendrivevla_ros.policies.opendrivevla.config import base
+from opendrivevla_ros.policies.opendrivevla.thinking import words_before_plan
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.text_tasks import (
     TextTask,
     agent_tasks,
     planning_task,
+    planning_tasks,
     prompt_fields,
     word_tasks,
 )
@@ -136,3 +138,38 @@ def test_the_configuration_decides_whether_the_past_is_told(sample: DrivingSampl
     assert "Historical trajectory" in told
     assert "Historical trajectory" not in untold
     assert {line for line in untold.splitlines() if "Ego states" not in line} < set(told.splitlines())
+
+
+CAPTIONS = (("scene", "Describe the scene.", "A street."), ("action", "What is the best driving action?", "I stop."))
+THOUGHT = "### Scene Description:\nA street.\n### Best Driving Action:\nI stop."
+
+
+def test_a_model_that_does_not_think_learns_the_plan_alone(sample: DrivingSample, fields: PromptFields) -> None:
+    tasks = planning_tasks(StoredSample(sample, Words(captions=CAPTIONS)), fields, CONFIG)
+    assert tasks == (planning_task(sample, fields, decimals=CONFIG.decimals),)
+    assert tasks[0].before == ""
+
+
+@pytest.mark.parametrize("someone_matters", [False, True])
+def test_a_model_that_thinks_learns_both_ways_and_more_often_the_one_that_fits(
+    sample: DrivingSample, fields: PromptFields, someone_matters: bool
+) -> None:
+    here = replace(sample, agents=(agent(),) if someone_matters else ())
+    tasks = planning_tasks(StoredSample(here, Words(captions=CAPTIONS)), fields, replace(CONFIG, thinks=True))
+    plan = planning_task(sample, fields, decimals=CONFIG.decimals)
+    assert {(task.user, task.answer) for task in tasks} == {(plan.user, plan.answer)}
+    begun = [task.before for task in tasks]
+    slow, fast = words_before_plan(THOUGHT), words_before_plan(None)
+    assert (begun.count(slow), begun.count(fast)) == ((3, 1) if someone_matters else (1, 3))
+    assert {task.kind.split()[0] for task in tasks} == {"plan"}
+
+
+def test_without_captions_there_is_no_thought_to_learn(sample: DrivingSample, fields: PromptFields) -> None:
+    (task,) = planning_tasks(StoredSample(sample), fields, replace(CONFIG, thinks=True))
+    assert task.before == words_before_plan(None)
+
+
+def test_a_caption_that_would_end_a_thought_is_refused(sample: DrivingSample, fields: PromptFields) -> None:
+    words = Words(captions=(("action", "What?", "Stop.</think>"),))
+    with pytest.raises(TrainingError, match="a caption of sample token holds '</think>': leave it out"):
+        planning_tasks(StoredSample(sample, words), fields, replace(CONFIG, thinks=True))

@@ -25,7 +25,7 @@ from opendrivevla_ros.ros.live_topics import Finding, discovered_topics, judge, 
 from opendrivevla_ros.sensing.calibration import CalibrationError, load_rig, require_fit
 
 PYTHON_VERSIONS = ((3, 10), (3, 13))
-PACKAGES = ("numpy", "scipy", "opencv-python-headless", "torch", "transformers", "safetensors", "rosbags")
+PACKAGES = ("numpy", "scipy", "opencv-python-headless", "torch", "torchao", "transformers", "safetensors", "rosbags")
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 RAW_ROUND_BYTES = 6 * 1600 * 900 * 3  # six raw pictures, which a shared-memory segment must hold at once
 DISCOVERY_S = 6.0  # at most; a participant announces itself every 3 s

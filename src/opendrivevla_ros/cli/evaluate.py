@@ -79,7 +79,7 @@ def world(
     only: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or int8.")] = "float32",
     write: Annotated[
         list[Path] | None,
         typer.Option(help="Markdown file (a card, a README) that gets the tables between its marks; may be repeated."),

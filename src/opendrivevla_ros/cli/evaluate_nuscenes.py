@@ -36,7 +36,7 @@ def nuscenes(
         str | None, typer.Option(help="Address of a Ray cluster, whose nodes take the scenes; default: this machine.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or int8.")] = "float32",
 ) -> None:
     """Evaluate a policy on nuScenes or an export: L2, collisions, detection and tracking, beside blind baselines.
 

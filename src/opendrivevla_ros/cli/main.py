@@ -3,6 +3,7 @@
 import typer
 
 from opendrivevla_ros.cli import (
+    bench,
     calibrate,
     checkpoint,
     codebook,
@@ -32,6 +33,7 @@ app.command()(finetune.finetune)
 app.command()(calibrate.calibrate)
 app.command()(report.report)
 app.command()(codebook.codebook)
+app.command()(bench.bench)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(world.app, name="world")

@@ -176,7 +176,7 @@ def replay(
     topics: TopicsOption = None,
     rate: RateOption = 2.0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or int8.")] = "float32",
     seed: Annotated[int, typer.Option(min=0, help="Of random weights and of sampling.")] = 0,
 ) -> None:
     """Run a policy over a bag offline; writes plans, reasoning, agents, map elements and markers to a bag."""

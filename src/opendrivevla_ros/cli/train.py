@@ -15,18 +15,22 @@ from opendrivevla_ros.cli.console import (
     show_progress,
 )
 from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
+from opendrivevla_ros.cli.train_autovla import train_autovla
 
 if TYPE_CHECKING:
+    from opendrivevla_ros.training.autovla.run import AutoVlaRun
     from opendrivevla_ros.training.recipe import Step
     from opendrivevla_ros.training.recipe_run import RecipeRun
 
-PRESETS = ("small", "ego_state")
+AUTOVLA = ("autovla-small", "autovla-base")
+PRESETS = ("small", "ego_state", *AUTOVLA)
 FORMATS = {  # of instruction data, and who reads it
     "nuscenes-qa": "read_nuscenes_qa",
     "tod3cap": "read_tod3cap",
     "nucaption": "read_nucaption",
     "nux": "read_nux",
     "gpt-driver": "read_gpt_driver",
+    "drivelm": "read_drivelm",
 }
 
 
@@ -35,7 +39,8 @@ def train(
         list[str] | None, typer.Argument(help="Stages to run, in the recipe's order; default: all.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="What to make: small, or ego_state, the baseline that sees no pictures.")
+        str,
+        typer.Option(help="What to make: small; ego_state, which sees no pictures; autovla-small or autovla-base."),
     ] = "small",
     output: Annotated[
         Path | None, typer.Option(help="Folder for drives, states and results; default: runs/PRESET.")
@@ -45,6 +50,9 @@ def train(
     ] = 0,
     without: Annotated[
         list[str] | None, typer.Option(help="Leave this stage out, to see what it is for; may be repeated.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="AutoVLA checkpoint folder to go on from in place of random weights.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A nuScenes-format data set to learn from in place of the driving world.")
@@ -64,6 +72,10 @@ def train(
         if preset not in PRESETS:
             raise CommandError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
         output = output or Path("runs") / preset
+        if start is not None and preset not in AUTOVLA:
+            raise CommandError(f"--start is of {' and '.join(AUTOVLA)}, not of {preset}; leave it out")
+        if preset == "autovla-base" and start is None:
+            raise CommandError("autovla-base goes on from a checkpoint; give its folder by --start")
         if preset == "ego_state":
             _make_ego_state(output, stages)
             return
@@ -73,6 +85,17 @@ def train(
         from opendrivevla_ros.training.recipe_run import RecipeRun
 
         try:
+            if preset in AUTOVLA:
+                train_autovla(
+                    preset,
+                    output,
+                    stages=stages or (),
+                    without=without or (),
+                    processes=processes,
+                    start=start,
+                    source=(lambda run: _scenes(data, version, split, instructions or (), run)) if data else None,
+                )
+                return
             recipe = (SMALL if data is None else SMALL.of_recorded_drives()).without(without or ())
             run = RecipeRun(recipe, output)
             steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
@@ -88,10 +111,10 @@ def train(
 
 
 def _scenes(
-    data: Path, version: str, split: str | None, instructions: Iterable[str], run: "RecipeRun"
+    data: Path, version: str, split: str | None, instructions: Iterable[str], run: "RecipeRun | AutoVlaRun"
 ) -> Iterator[float]:
     """Takes a data set and its words into a run; yields the share that is in."""
-    from opendrivevla_ros.datasets import instruction_data
+    from opendrivevla_ros.datasets import drivelm, instruction_data
     from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 
     said: list[instruction_data.Instruction] = []
@@ -99,7 +122,7 @@ def _scenes(
         name, *files = given.split(":")
         if name not in FORMATS or len(files) != 1 + (name == "gpt-driver"):
             raise CommandError(f"--instructions {given!r} is not FORMAT:FILE with a format of {', '.join(FORMATS)}")
-        said += getattr(instruction_data, FORMATS[name])(*files)
+        said += getattr(drivelm if name == "drivelm" else instruction_data, FORMATS[name])(*files)
     scenes = NuScenesScenes(data, version, image_size=run.recipe.image_size, split=split)
     return run.take(scenes, said)
 

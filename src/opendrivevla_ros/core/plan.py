@@ -49,6 +49,8 @@ class MapElement:
 class Reasoning:
     """The model's words (in fast mode, its plan or what it says in place of a thought) and how it came to them.
 
+    While a thought is being written, `text` is what there is of it so far.
+
     requested_mode, actual_mode: the thinking mode asked for, and the one that was used, FAST or SLOW.
     slow_probability: with which the model itself would have thought first, [0, 1]; None for one that has no choice.
     """

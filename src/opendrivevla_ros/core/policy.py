@@ -1,11 +1,11 @@
 """The contract between a driving policy and whoever runs it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import Plan, ThinkingMode
+from opendrivevla_ros.core.plan import Plan, Reasoning, ThinkingMode
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class PolicyInfo:
 
     trained: False where the weights are random, so that nobody mistakes noise for driving.
     image_size: (width, height) the model needs; decoding may shrink a picture as long as it stays at least so large.
+    thinks: it can write down a thought before its plan.
     """
 
     model_id: str
@@ -21,6 +22,19 @@ class PolicyInfo:
     trained: bool
     image_size: tuple[int, int]
     device: str = "cpu"
+    thinks: bool = False
+
+    def objection(self, mode: ThinkingMode) -> str:
+        """One sentence where a thinking mode is asked for that the policy does not have; empty where it has it.
+
+        AUTO leaves it to the policy, and one that does not think decides for a plan at once.
+        """
+        if self.thinks or mode is not ThinkingMode.SLOW:
+            return ""
+        return (
+            f"{self.model_id} does not think before it plans: asked for slow thinking, it plans fast; choose a policy"
+            " that thinks, or thinking mode fast"
+        )
 
 
 @dataclass(frozen=True)
@@ -62,10 +76,16 @@ class DrivingPolicy(Protocol):
     def set_economy(self, saves: bool) -> None:
         """Has plans cost as little as they can from the next one on: without samples, with fast thinking."""
 
-    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+    def plan(
+        self,
+        observation: Observation,
+        deadline_ns: int | None = None,
+        on_thought: Callable[[Reasoning], None] | None = None,
+    ) -> Plan:
         """The plan from one observation, or PlanError.
 
         deadline_ns: on the clock of time.monotonic_ns; past it a PlanError(DEADLINE) comes in place of a plan.
+        on_thought: told of a slow thought as it is written, each time with all of it so far; the writing waits for it.
         """
 
     def answer(self, observation: Observation, question: str) -> Iterator[str]:

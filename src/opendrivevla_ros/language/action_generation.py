@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.generation import decide, log_probabilities
+from opendrivevla_ros.language.quantisation import linear
 
 NO_DEADLINE = Deadline()
 
@@ -69,7 +69,7 @@ class ActionWriter:
             deadline.check()
             if step:
                 hidden = self._decoder.step([row[-1:] for row in tokens], check=deadline.check)
-            logits = F.linear(hidden, self._head).float()
+            logits = linear(hidden, self._head).float()
             decided = decide(logits, temperature, generator)
             history.append((logits, decided))
             for row, action in zip(tokens, decided, strict=True):

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2ForCausalLM
 
+from opendrivevla_ros.language.quantisation import embed, int8_parts, int8_tensor, linear
+
 Check = Callable[[], None]
 
 
@@ -76,6 +78,10 @@ class Decoder:
     def lengths(self) -> tuple[int, ...]:
         """Positions in use, by row."""
         return tuple(self._lengths)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Embeddings [L, hidden] of tokens."""
+        return embed(torch.tensor(ids, device=self.embedding.device), self.embedding)
 
     def forget_prefix(self) -> None:
         """Drops what is kept of the last prompt's beginning: call it when weights have changed."""
@@ -172,7 +178,7 @@ class Decoder:
         if rows == 1:
             positions = slice(starts[0], end)
             mask = self._causal_mask(starts[0], end) if width > 1 else None
-            x = F.embedding(ids, self.embedding)
+            x = embed(ids, self.embedding)
             with _vector_kernels(width == 1 and x.dtype == torch.bfloat16):
                 hidden = self._forward(x, positions=positions, mask=mask, end=end, check=check)
             return hidden[:, last[0]]
@@ -185,7 +191,7 @@ class Decoder:
         visible = torch.arange(end, device=ids.device) <= positions[..., None]  # [B, K, end]
         mask = self._additive(visible)[:, None].repeat(1, 1, self._heads // self._kv_heads, 1)
         row_index = torch.arange(rows, device=ids.device)
-        x = F.embedding(ids, self.embedding)
+        x = embed(ids, self.embedding)
         hidden = self._forward(x, positions=positions, mask=mask, end=end, check=check)
         return hidden[row_index, last]
 
@@ -224,7 +230,7 @@ class Decoder:
             slots = (torch.arange(batch, device=x.device)[:, None] * self.max_length + positions).flatten()
         for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
             check()
-            qkv = F.linear(_rms_norm(x, layer.input_norm, self._epsilon), layer.qkv, layer.qkv_bias)
+            qkv = linear(_rms_norm(x, layer.input_norm, self._epsilon), layer.qkv, layer.qkv_bias)
             qkv = qkv.view(batch, width, query_key + kv_heads, size)
             turned = qkv[:, :, :query_key]
             turned = turned * cosine + torch.roll(turned, size // 2, -1) * sine
@@ -241,9 +247,9 @@ class Decoder:
                 query, keys[:batch, :end].transpose(1, 2), values[:batch, :end].transpose(1, 2), attn_mask=mask
             )
             seen = seen.view(batch, heads, width, size).transpose(1, 2).reshape(batch, width, heads * size)
-            x = x + F.linear(seen, layer.output)
-            gate, up = F.linear(_rms_norm(x, layer.mlp_norm, self._epsilon), layer.gate_up).chunk(2, -1)
-            x = x + F.linear(F.silu(gate) * up, layer.down)
+            x = x + linear(seen, layer.output)
+            gate, up = linear(_rms_norm(x, layer.mlp_norm, self._epsilon), layer.gate_up).chunk(2, -1)
+            x = x + linear(F.silu(gate) * up, layer.down)
         return _rms_norm(x, self._final_norm, self._epsilon)
 
     def _causal_mask(self, start: int, end: int) -> Tensor:
@@ -327,21 +333,32 @@ def _fuse(layer: Any) -> _Layer:
 
 
 def _join(parameters: list[torch.nn.Parameter]) -> Tensor:
-    """The parameters' concatenation; they become views of it. Already joined ones are taken as they are."""
-    first = parameters[0].data
-    whole_rows = sum(len(parameter) for parameter in parameters)
+    """The parameters' concatenation; they become views of it."""
+    parts = [int8_parts(parameter) for parameter in parameters]
+    held = [part for part in parts if part is not None]
+    if not held:
+        whole, views = _concatenated([parameter.data for parameter in parameters])
+        for parameter, view in zip(parameters, views, strict=True):
+            parameter.data = view
+        return whole
+    values, value_views = _concatenated([part[0] for part in held])
+    scales, scale_views = _concatenated([part[1] for part in held])
+    for parameter, value_view, scale_view in zip(parameters, value_views, scale_views, strict=True):
+        parameter.qdata, parameter.scale = value_view, scale_view  # type: ignore[attr-defined]
+    return int8_tensor(values, scales)
+
+
+def _concatenated(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """One tensor of all rows, and the given ones as views of it. Already joined ones are taken as they are."""
+    first = tensors[0]
+    counts = [len(tensor) for tensor in tensors]
     storage = first.untyped_storage().data_ptr()
-    offsets = [parameter.data.storage_offset() for parameter in parameters]
-    expected = [sum(p.numel() for p in parameters[:index]) for index in range(len(parameters))]
-    if offsets == expected and all(p.data.untyped_storage().data_ptr() == storage for p in parameters):
-        return first.as_strided((whole_rows, *first.shape[1:]), first.stride())
-    joined = torch.cat([parameter.data for parameter in parameters])
-    start = 0
-    for parameter in parameters:
-        count = len(parameter)
-        parameter.data = joined[start : start + count]
-        start += count
-    return joined
+    offsets = [tensor.storage_offset() for tensor in tensors]
+    expected = [sum(tensor.numel() for tensor in tensors[:index]) for index in range(len(tensors))]
+    if offsets == expected and all(tensor.untyped_storage().data_ptr() == storage for tensor in tensors):
+        return first.as_strided((sum(counts), *first.shape[1:]), first.stride()), tensors
+    joined = torch.cat(tensors)
+    return joined, list(joined.split(counts))
 
 
 def _rotary_tables(length: int, size: int, theta: float) -> tuple[Tensor, Tensor]:

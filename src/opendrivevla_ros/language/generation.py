@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.grammar import TokenGrammar
+from opendrivevla_ros.language.quantisation import linear
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 
 NO_DEADLINE = Deadline()
@@ -93,14 +93,76 @@ class TrajectoryGenerator:
             raise ValueError(f"the sampling temperature must be above 0, not {temperature}")
         started = time.perf_counter()
         deadline.check()
+        opening, _ = self.grammar.forced(0)
+        prompt = torch.cat([embeddings, self.decoder.embed(opening)]) if opening else embeddings
+        hidden = self.decoder.prefill(prompt, prefix=prefix, check=deadline.check)
+        return self._write(
+            hidden,
+            samples=samples,
+            temperature=temperature,
+            generator=generator,
+            repetition_penalty=repetition_penalty,
+            deadline=deadline,
+            on_text=on_text,
+            prompt=len(embeddings),
+            prefill_s=time.perf_counter() - started,
+        )
+
+    @torch.inference_mode()
+    def go_on(
+        self,
+        hidden: Tensor,
+        *,
+        samples: int = 0,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        repetition_penalty: float = 1.0,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> TrajectoryGeneration:
+        """`generate` after what the decoder holds in row 0, a prompt and a thought, in place of a prompt alone.
+
+        hidden: [1, hidden] at its last token. What is held counts as prompt, and took no time.
+        Raises DeadlineExceeded; ValueError where it leaves no room for a plan.
+        """
+        if temperature <= 0:
+            raise ValueError(f"the sampling temperature must be above 0, not {temperature}")
+        deadline.check()
+        held = self.decoder.lengths[0]
+        opening, _ = self.grammar.forced(0)
+        if opening:
+            hidden = self.decoder.step([opening], check=deadline.check)
+        return self._write(
+            hidden,
+            samples=samples,
+            temperature=temperature,
+            generator=generator,
+            repetition_penalty=repetition_penalty,
+            deadline=deadline,
+            on_text=None,
+            prompt=held,
+            prefill_s=0.0,
+        )
+
+    def _write(
+        self,
+        hidden: Tensor,
+        *,
+        samples: int,
+        temperature: float,
+        generator: torch.Generator | None,
+        repetition_penalty: float,
+        deadline: Deadline,
+        on_text: Callable[[str], None] | None,
+        prompt: int,
+        prefill_s: float,
+    ) -> TrajectoryGeneration:
+        """The plans after the tokens that every plan begins with, which row 0 holds."""
         decoder, grammar, rows = self.decoder, self.grammar, 1 + samples
+        began = time.perf_counter()
         opening, state = grammar.forced(0)
-        prompt = torch.cat([embeddings, decoder.embedding[opening]]) if opening else embeddings
-        hidden = decoder.prefill(prompt, prefix=prefix, check=deadline.check)
         if rows > 1:
             decoder.fork(rows)
             hidden = hidden.expand(rows, -1)
-        prefilled = time.perf_counter()
 
         tokens = [list(opening) for _ in range(rows)]
         states = [state] * rows
@@ -112,7 +174,7 @@ class TrajectoryGenerator:
             on_text(self._spell(opening))
         forwards = 0
         while True:
-            logits = penalised(F.linear(hidden, self._head).float()) + self._barrier[states]
+            logits = penalised(linear(hidden, self._head).float()) + self._barrier[states]
             decided = decide(logits, temperature, generator)
             if self._takes_median[states[0]]:
                 decided[0] = self._digits[_median(logits[0, self._digits])]
@@ -141,13 +203,13 @@ class TrajectoryGenerator:
             tokens=tuple(tuple(row) for row in tokens),
             log_probabilities=tuple(row[:count] for row, count in zip(scores, counts, strict=True)),
             token_counts={
-                "prompt": len(embeddings),
+                "prompt": prompt,
                 "forced": len(tokens[0]) - counts[0],
                 "generated": counts[0],
                 "forwards": forwards,
             },
-            prefill_s=prefilled - started,
-            decode_s=time.perf_counter() - prefilled,
+            prefill_s=prefill_s,
+            decode_s=time.perf_counter() - began,
         )
 
     def _spell(self, tokens: Sequence[int]) -> str:
@@ -228,7 +290,7 @@ def generate_tokens(
         hidden = decoder.prefill(embeddings, prefix=prefix, positions=positions, check=deadline.check)
     for count in range(1, max_tokens + 1):
         with torch.inference_mode():
-            token = int(penalised(F.linear(hidden, decoder.head).float()).argmax(-1))
+            token = int(penalised(linear(hidden, decoder.head).float()).argmax(-1))
         if token in stop_tokens:
             return
         yield token

@@ -120,6 +120,14 @@ class TokenGrammar:
                 table[state, [column[token] for token in options]] = True
         return table
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest plan."""
+        after = [0] * len(self.choices)
+        for state in reversed(range(len(self.choices))):  # every choice leads to a state of a higher number
+            after[state] = max((1 + after[following] for following in self.choices[state].values()), default=0)
+        return after[0]
+
     def forced(self, state: int) -> tuple[list[int], int]:
         """The tokens that must follow `state`, and the state after them, where there is a choice or the end."""
         tokens = []

@@ -14,6 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from opendrivevla_ros.language.projectors import build_projector
 from opendrivevla_ros.language.prompt import MAP_ID, SCENE_ID, TRACK_ID
+from opendrivevla_ros.language.quantisation import embed
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class DrivingLanguageModel(Qwen2ForCausalLM):
 
         def flush() -> None:
             if text:
-                pieces.append(self.model.embed_tokens(torch.tensor(text, device=weight.device)))
+                pieces.append(embed(torch.tensor(text, device=weight.device), weight))
                 text.clear()
 
         for token in ids:

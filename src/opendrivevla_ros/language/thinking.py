@@ -13,14 +13,14 @@ from enum import Enum
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from opendrivevla_ros.core.plan import ThinkingMode
+from opendrivevla_ros.core.plan import Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import ThinkingLimits
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
+from opendrivevla_ros.language.quantisation import linear
 
 NO_DEADLINE = Deadline()
 
@@ -95,6 +95,8 @@ class Thinker:
         self._fast, self._slow = fast[shared:], slow[shared:]
         self._ending = "\n" + template.end + template.answer
         self._longest_ending = len(self._ending.encode())  # in tokens, however it is cut: none is less than a byte
+        # positions of an answer's fixed words, which any answer needs beside its prompt
+        self.least_positions = max(len(fast), len(slow) + self._longest_ending)
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
@@ -102,7 +104,7 @@ class Thinker:
     def slow_probability(self, hidden: Tensor) -> float:
         """Of the two ways on, from the hidden state [1, hidden] after the opening: a softmax over their two logits."""
         deciding = self._decoder.head[[self._fast[0], self._slow[0]]]
-        return float(F.linear(hidden, deciding).float().softmax(-1)[0, 1])
+        return float(linear(hidden, deciding).float().softmax(-1)[0, 1])
 
     @torch.inference_mode()
     def think(
@@ -113,12 +115,12 @@ class Thinker:
         *,
         room: int = 0,
         deadline: Deadline = NO_DEADLINE,
-        on_text: Callable[[str], None] | None = None,
+        on_thought: Callable[[Reasoning], None] | None = None,
     ) -> tuple[Tensor, Thought]:
         """The hidden state [1, hidden] at which the answer begins, and the thought before it.
 
         hidden: after the prompt and `opening`, which the decoder holds in row 0. room: positions that the answer
-        needs. on_text: gets the thought in pieces as it comes. Raises DeadlineExceeded.
+        needs. on_thought: told of the thought as it comes, each time with all of it so far. Raises DeadlineExceeded.
         """
         began_ns = self._clock()
         probability = self.slow_probability(hidden)
@@ -131,7 +133,12 @@ class Thinker:
             return hidden, Thought(ThinkingMode.FAST, probability, "", written, 0, forced, ThoughtEnd.NONE, seconds)
         hidden = self._decoder.step([self._slow], check=deadline.check)
         most = self._decoder.max_length - self._decoder.lengths[0] - self._longest_ending - room
-        stream = _ThoughtStream(self._tokenizer, self._ending, self._template.end, on_text)
+
+        def tell(text: str) -> None:
+            if on_thought is not None:
+                on_thought(Reasoning(text, mode, ThinkingMode.SLOW, probability))
+
+        stream = _ThoughtStream(self._tokenizer, self._ending, self._template.end, tell)
         end, generated = ThoughtEnd.TOKENS, 0
         pending: list[int] = []  # decoded, and not yet fed
         while generated < min(limits.max_tokens, most):
@@ -141,7 +148,7 @@ class Thinker:
             deadline.check()
             if pending:
                 hidden = self._decoder.step([pending], check=deadline.check)
-            logits = F.linear(hidden, self._decoder.head).float()
+            logits = linear(hidden, self._decoder.head).float()
             logits[:, self._barred] = float("-inf")
             token = int(logits.argmax(-1))
             pending = []
@@ -171,10 +178,11 @@ class Thinker:
 class _ThoughtStream:
     """The text of a thought as its tokens come; what may be the beginning of its ending is held back from `on_text`.
 
-    The end mark is looked for in the text: byte-pair tokens need not begin or end where it does.
+    on_text: gets the text so far whenever there is more of it. The end mark is looked for in the text: byte-pair
+    tokens need not begin or end where it does.
     """
 
-    def __init__(self, tokenizer: Any, ending: str, mark: str, on_text: Callable[[str], None] | None) -> None:
+    def __init__(self, tokenizer: Any, ending: str, mark: str, on_text: Callable[[str], None]) -> None:
         self._tokenizer, self._ending, self._mark, self._on_text = tokenizer.backend_tokenizer, ending, mark, on_text
         self._stream = DecodeStream(skip_special_tokens=True)
         self._told = 0
@@ -209,8 +217,8 @@ class _ThoughtStream:
         return (whole, self._ending[whole:]) if whole >= bare else (bare, self._ending[1 + bare :])
 
     def _tell(self, end: int) -> None:
-        if self._on_text and end > self._told:
-            self._on_text(self.text[self._told : end])
+        if end > self._told:
+            self._on_text(self.text[:end])
             self._told = end
 
 

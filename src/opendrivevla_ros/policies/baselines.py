@@ -1,7 +1,7 @@
 """Policies without a model, to compare with and to try everything around a policy at no cost."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -47,8 +47,16 @@ class BlindPolicy:
     def set_economy(self, saves: bool) -> None:
         """There is nothing to save."""
 
-    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
-        """The waypoints, or PlanError for an ego state that is not finite or a deadline already past."""
+    def plan(
+        self,
+        observation: Observation,
+        deadline_ns: int | None = None,
+        on_thought: Callable[[Reasoning], None] | None = None,
+    ) -> Plan:
+        """The waypoints, or PlanError for an ego state that is not finite or a deadline already past.
+
+        on_thought: is told nothing.
+        """
         started_ns = time.monotonic_ns()
         if deadline_ns is not None and started_ns >= deadline_ns:
             late_ms = (started_ns - deadline_ns) / 1e6

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from opendrivevla_ros.language.quantisation import QuantisationError, require_int8
 from opendrivevla_ros.language.small_tokenizer import load_tokenizer
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.safety.uncertainty import Calibration, CalibrationError
@@ -44,14 +45,27 @@ def planning_options(kind: type[Options], policy: str, options: dict[str, Any], 
     return kind(**{name: value for name, value in options.items() if name not in also})
 
 
-def check_device(device: str) -> None:
-    """Raises CheckpointError for a device that torch does not know or find."""
+def check_device(device: str, precision: str) -> None:
+    """Raises CheckpointError for a device that torch does not know or find, or that has no kernel for `precision`."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise CheckpointError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(f"device {device!r} was asked for, but torch finds no CUDA device; use cpu")
+    if precision == "int8":
+        try:
+            require_int8(device)
+        except QuantisationError as error:
+            raise CheckpointError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """What a policy's weights take in memory: those of its language model, and all."""
+
+    language: int
+    whole: int
 
 
 def leave_a_core() -> None:

@@ -9,7 +9,7 @@ from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.policies.baselines import ConstantVelocityPolicy
 from opendrivevla_ros.policies.errors import CheckpointError
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
 BASELINES = ("constant_velocity", "ego_state")  # kinds of policies without a language model
 SHIPPED = "opendrivevla-small"
 EGO_STATE = "ego_state"
@@ -25,9 +25,11 @@ def load_policy(
 ) -> DrivingPolicy:
     """The policy of a name in NAMES, or of a checkpoint folder, whose config.json names its kind.
 
-    device: "cpu", "cuda" or "cuda:N"; baselines always run on the CPU. seed: of random weights and of sampled plans.
+    device: "cpu", "cuda" or "cuda:N"; baselines always run on the CPU. precision: of PRECISIONS; "int8" is "bfloat16"
+    with the language model's weights in int8. seed: of random weights and of sampled plans.
     options: fields of the policy's `PlanningOptions`, in `opendrivevla.policy` or `autovla.policy`, and `cameras` of
-    `autovla.loading.from_folder`; a baseline takes none.
+    `autovla.loading.from_folder`; any other policy takes 6 `cameras` alone, as many as it is shown, and a baseline
+    nothing else.
     Raises CheckpointError for an unknown name, an unfit folder, precision, device or option.
     """
     name = str(folder_or_name)
@@ -35,7 +37,15 @@ def load_policy(
         return load_policy(_shipped_folder(name), device=device, precision=precision, seed=seed, **options)
     if precision not in PRECISIONS:
         raise CheckpointError(f"precision {precision!r} is not supported; choose one of {', '.join(PRECISIONS)}")
+    if name not in NAMES and not Path(folder_or_name).is_dir():
+        raise CheckpointError(
+            f"{name!r} is neither a checkpoint folder nor a policy name; the names are {', '.join(NAMES)}"
+        )
     kind = kind_of(folder_or_name)
+    if kind != "autovla" and (cameras := options.pop("cameras", 6)) != 6:
+        raise CheckpointError(
+            f"{name} cannot do with {cameras!r} cameras in place of six; give 6, or choose an AutoVLA, which takes 3"
+        )
     if kind in BASELINES and options:
         raise CheckpointError(f"{kind} takes no options, but got {', '.join(sorted(options))}")
     if kind == "constant_velocity":
@@ -44,10 +54,6 @@ def load_policy(
         from opendrivevla_ros.policies.ego_state import load_ego_state
 
         return load_ego_state(Path(folder_or_name))
-    if name not in (RANDOM, RANDOM_AUTOVLA) and not Path(folder_or_name).is_dir():
-        raise CheckpointError(
-            f"{name!r} is neither a checkpoint folder nor a policy name; the names are {', '.join(NAMES)}"
-        )
     if kind == "autovla":
         from opendrivevla_ros.policies.autovla import loading as autovla
 

@@ -106,11 +106,17 @@ def path_message(plan: Plan, ego: EgoState) -> Path:
     return Path(header=header(plan.stamp_ns, ego.world_frame), poses=poses)
 
 
-def reasoning_message(reasoning: Reasoning, stamp_ns: int, frame_id: str) -> ReasoningMessage:
+def reasoning_message(
+    reasoning: Reasoning, stamp_ns: int, frame_id: str, *, is_final: bool = True
+) -> ReasoningMessage:
+    """The words that came with a plan; is_final: False for a thought that is still being written."""
+    probability = reasoning.slow_probability
     return ReasoningMessage(
         header=header(stamp_ns, frame_id),
         requested_mode=reasoning.requested_mode.value,
         actual_mode=reasoning.actual_mode.value,
+        slow_probability=float("nan") if probability is None else probability,
+        is_final=is_final,
         text=reasoning.text,
     )
 

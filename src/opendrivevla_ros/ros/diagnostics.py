@@ -149,7 +149,16 @@ class Diagnostics:
         }
         values |= {f"{stage} [ms]": f"{seconds * 1e3:.1f}" for stage, seconds in health.stage_times.items()}
         values |= {f"{kind} tokens": count for kind, count in health.token_counts.items()}
-        return OK, f"{1e3 * sum(health.stage_times.values()):.0f} ms for the last attempt", values
+        if health.reasoning is not None:
+            probability = health.reasoning.slow_probability
+            values |= {
+                "requested thinking": health.reasoning.requested_mode.name,
+                "actual thinking": health.reasoning.actual_mode.name,
+                "slow probability": "none: it does not think" if probability is None else f"{probability:.3f}",
+            }
+        objection = health.info.objection(self.planner.thinking_mode) if health.info is not None else ""
+        fine = f"{1e3 * sum(health.stage_times.values()):.0f} ms for the last attempt"
+        return _judge([objection] if objection else [], fine, values)
 
     def _plan(self) -> Finding:
         health = self._health

@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
+from opendrivevla_ros.core.plan import Reasoning
 from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.msg import VlaStatus
 from opendrivevla_ros.sensing.refusals import Refused
@@ -42,6 +43,7 @@ class Health:
     degraded: tuple[str, ...] = ()
     stage_times: dict[str, float] = field(default_factory=dict)
     token_counts: dict[str, int] = field(default_factory=dict)
+    reasoning: Reasoning | None = None  # of the newest plan
     ages_s: deque[float] = field(default_factory=lambda: deque(maxlen=50))
     skew_s: float = 0.0
     period_s: float = 0.5  # between plans, smoothed
@@ -54,7 +56,7 @@ class Health:
 
     def forget(self) -> None:
         """After a reset: what was true of the past no longer counts."""
-        self.last_plan_ns = None
+        self.last_plan_ns = self.reasoning = None
         self.last_reason, self.last_checks, self.degraded, self.broken = "", (), (), ""
         self.ages_s.clear()
         self._recent.clear()

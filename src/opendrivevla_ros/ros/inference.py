@@ -10,13 +10,17 @@ import numpy as np
 
 from opendrivevla_ros.core.ego import DrivingCommand
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, ThinkingMode
+from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import DrivingPolicy, ThinkingLimits
 from opendrivevla_ros.ros.worker import NewestWinsWorker
 from opendrivevla_ros.sensing.assembler import ObservationAssembler
 from opendrivevla_ros.sensing.odometry import OdometryBuffer
 from opendrivevla_ros.sensing.refusals import ObservationError
 from opendrivevla_ros.sensing.synchronizer import FrameSet
+
+# Between two reports of a thought: as fast as is read, and so that ten of them, which a queue of the topic holds, are
+# a second's worth and never push out a plan's own words.
+THOUGHT_PERIOD_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class ThoughtSoFar:
+    """What a policy has written of a thought, on the way to the outcome of a job."""
+
+    job: Job
+    observation: Observation
+    reasoning: Reasoning
+
+
+@dataclass(frozen=True)
 class Answer:
     """A piece of an answer to a question; the last one has `done`, and `error` when there is none."""
 
@@ -65,7 +78,7 @@ class Answer:
 class Inference:
     """Plans with a policy in a thread of its own, and answers questions piece by piece between plans.
 
-    on_outcome, on_answer: called in that thread. The policy is used by no other.
+    on_outcome, on_thought, on_answer: called in that thread. The policy is used by no other.
     """
 
     def __init__(
@@ -75,10 +88,11 @@ class Inference:
         odometry: OdometryBuffer,
         *,
         on_outcome: Callable[[Outcome], None],
+        on_thought: Callable[[ThoughtSoFar], None],
         on_answer: Callable[[Answer], None],
     ) -> None:
         self._policy, self._assembler, self._odometry = policy, assembler, odometry
-        self._on_outcome, self._on_answer = on_outcome, on_answer
+        self._on_outcome, self._on_thought, self._on_answer = on_outcome, on_thought, on_answer
         self._generation: int | None = None
         self._mode: ThinkingMode | None = None
         self._limits = ThinkingLimits()  # with which every policy begins
@@ -153,7 +167,7 @@ class Inference:
             observation = self._assembler.assemble(job.frames, self._odometry, job.command)
             stages["decode"] = time.monotonic() - started
             self._observation = observation
-            plan = self._policy.plan(observation, job.deadline_ns)
+            plan = self._policy.plan(observation, job.deadline_ns, self._thinking_aloud(job, observation))
             stages |= plan.stage_times
             _require_finite(plan)
         except ObservationError as error:
@@ -168,6 +182,19 @@ class Inference:
         except Exception as error:
             return self._crash(job, observation, PlanFailure.INTERNAL, error, stages)
         return Outcome(job, observation, plan, stage_times=stages)
+
+    def _thinking_aloud(self, job: Job, observation: Observation) -> Callable[[Reasoning], None]:
+        """Passes on what a policy tells of its thought, at most once in THOUGHT_PERIOD_NS."""
+        told_ns = time.monotonic_ns() - THOUGHT_PERIOD_NS
+
+        def tell(reasoning: Reasoning) -> None:
+            nonlocal told_ns
+            now_ns = time.monotonic_ns()
+            if now_ns - told_ns >= THOUGHT_PERIOD_NS:
+                told_ns = now_ns
+                self._on_thought(ThoughtSoFar(job, observation, reasoning))
+
+        return tell
 
     def _crash(
         self,

@@ -130,6 +130,8 @@ class Listener:
             heard.status = message
         if not now_ns:
             return  # time does not run yet
+        if name == "output/reasoning" and not message.is_final:
+            return  # a thought so far is no outcome
         heard.counts[name] += 1
         heard.messages.append(BagMessage(topic, OUTPUTS[name], now_ns, data))
         if name in STAMPED_PLANS:

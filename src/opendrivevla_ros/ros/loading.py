@@ -19,21 +19,24 @@ def load_in_thread(
     device: str,
     precision: str,
     seed: int,
+    cameras: int | None,
     keep_alive: Callable[[], None],
     is_ending: Callable[[], bool],
 ) -> DrivingPolicy:
     """`policies.registry.load_policy` in a thread; its error is raised here.
 
-    keep_alive: called every tenth of a second in the caller's thread. is_ending: True aborts with LoadingAborted; the
-    thread, which cannot be interrupted, is left to the end of the process.
+    cameras: how many the policy looks through; None leaves it to the policy. keep_alive: called every tenth of a
+    second in the caller's thread. is_ending: True aborts with LoadingAborted; the thread, which cannot be interrupted,
+    is left to the end of the process.
     """
     loaded: list[DrivingPolicy] = []
     failed: list[Exception] = []
     done = threading.Event()
+    options = {} if cameras is None else {"cameras": cameras}
 
     def load() -> None:
         try:
-            loaded.append(load_policy(folder_or_name, device=device, precision=precision, seed=seed))
+            loaded.append(load_policy(folder_or_name, device=device, precision=precision, seed=seed, **options))
         except Exception as error:
             failed.append(error)
         finally:

@@ -11,6 +11,7 @@ from visualization_msgs.msg import MarkerArray
 
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan
+from opendrivevla_ros.core.plan import Reasoning as PlanReasoning
 from opendrivevla_ros.msg import DetectedAgentArray, MapElementArray, PlannedTrajectory, Reasoning
 from opendrivevla_ros.ros import conversions, qos
 from opendrivevla_ros.ros.markers import plan_markers
@@ -56,6 +57,11 @@ class Outputs:
             self._markers.publish(
                 plan_markers(plan, ego, lifetime_s=lifetime, banner=banner, footprint=self._footprint)
             )
+
+    def publish_thought(self, observation: Observation, reasoning: PlanReasoning) -> None:
+        """A thought so far, before its plan is there."""
+        stamp_ns, frame_id = observation.stamp_ns, observation.ego.world_frame
+        self._reasoning.publish(conversions.reasoning_message(reasoning, stamp_ns, frame_id, is_final=False))
 
     def draw(self, observation: Observation, plan: Plan | None, *, status: str, jpeg_quality: int) -> None:
         """Draws the overview in a thread of its own if somebody looks."""

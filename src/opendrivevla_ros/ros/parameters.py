@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES
+from opendrivevla_ros.policies.registry import PRECISIONS
 
 Value = bool | int | float | str
 
@@ -35,7 +36,7 @@ class Entry:
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | tuple[int, ...] = ()
     pattern: str = ""
     when: str = CONFIGURE
 
@@ -45,7 +46,7 @@ class Entry:
         if type(value) is not kind and not (kind is float and type(value) is int):
             return f"parameter {self.name} is {value!r}, but must be a {kind.__name__}, for example {self.default!r}"
         if self.choices and value not in self.choices:
-            return f"parameter {self.name} is {value!r}, but must be one of {', '.join(self.choices)}"
+            return f"parameter {self.name} is {value!r}, but must be one of {', '.join(map(str, self.choices))}"
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             return f"parameter {self.name} is {value!r}, but must match {self.pattern}, for example {self.default!r}"
         if self.minimum is not None and self.maximum is not None:
@@ -57,7 +58,7 @@ class Entry:
 
     def descriptor(self) -> ParameterDescriptor:
         description = f"{self.description} [{self.unit}]" if self.unit else self.description
-        constraints = f"one of: {', '.join(self.choices)}" if self.choices else self.pattern
+        constraints = f"one of: {', '.join(map(str, self.choices))}" if self.choices else self.pattern
         descriptor = ParameterDescriptor(
             name=self.name,
             description=description,
@@ -91,8 +92,15 @@ TABLE: tuple[Entry, ...] = (
     Entry("autostart", True, "configure and activate by itself; false: a lifecycle manager does", when=START),
     Entry("policy", "opendrivevla-small", "a policy's name or the path of a checkpoint folder"),
     Entry("device", "cpu", "where the model runs: cpu, cuda or cuda:N", pattern=r"cpu|cuda(:\d+)?"),
-    Entry("precision", "float32", "of the model's weights", choices=("float32", "bfloat16")),
+    Entry("precision", "float32", "of the model's weights; int8: of its language model's", choices=PRECISIONS),
     Entry("seed", 0, "of random weights and of sampling", minimum=0, maximum=2**31 - 1),
+    Entry(
+        "camera_count",
+        0,
+        "cameras that the policy looks through: 3 (front, front left, front right) or 6, for an AutoVLA; 0: as it was"
+        " made for",
+        choices=(0, 3, 6),
+    ),
     Entry("thinking_mode", "fast", "how long the model may reason", choices=("auto", "fast", "slow"), when=ALWAYS),
     Entry(
         "thinking.slow_threshold",

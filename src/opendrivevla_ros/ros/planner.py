@@ -17,7 +17,7 @@ from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraRig
 from opendrivevla_ros.ros.conversions import plan_status_message
 from opendrivevla_ros.ros.economy import REASON, Economy
 from opendrivevla_ros.ros.health import Health, Phase
-from opendrivevla_ros.ros.inference import Answer, Inference, Job, Outcome
+from opendrivevla_ros.ros.inference import Answer, Inference, Job, Outcome, ThoughtSoFar
 from opendrivevla_ros.ros.inputs import Inputs, Result
 from opendrivevla_ros.ros.outputs import Outputs
 from opendrivevla_ros.ros.palette import Footprint
@@ -68,6 +68,7 @@ class Planner:
             ObservationAssembler(rig, image_size=policy.info.image_size),
             self.inputs.odometry,
             on_outcome=lambda outcome: post(partial(self._on_outcome, outcome)),
+            on_thought=lambda thought: post(partial(self._publish_thought, thought)),
             on_answer=lambda answer: post(partial(on_answer, answer)),
         )
 
@@ -121,7 +122,7 @@ class Planner:
                 generation=self._generation,
                 frames=result,
                 command=self.inputs.command.at(time.monotonic_ns()),
-                mode=ThinkingMode.FAST if self._economy.saves else self._mode,
+                mode=ThinkingMode.FAST if self._economy.saves else self.thinking_mode,
                 limits=self._limits,
                 saves=self._economy.saves,
                 deadline_ns=time.monotonic_ns() + round((deadline_s - age_s) * 1e9) if deadline_s else None,
@@ -129,7 +130,8 @@ class Planner:
         )
 
     @property
-    def _mode(self) -> ThinkingMode:
+    def thinking_mode(self) -> ThinkingMode:
+        """That the parameter asks for."""
         return ThinkingMode[self._parameters["thinking_mode"].upper()]
 
     @property
@@ -157,9 +159,17 @@ class Planner:
             is_silence = refused.reason is Refusal.MISSING_CAMERA and refused.source == self._parameters["sync.anchor"]
             self._refuse(0 if is_silence else refused.stamp_ns, result.value, reason, checks)
 
+    def _is_of_now(self, job: Job) -> bool:
+        """Whether a job is of a time after the last reset."""
+        return job.generation == self._generation and self._health.phase is Phase.ACTIVE
+
+    def _publish_thought(self, thought: ThoughtSoFar) -> None:
+        if self._is_of_now(thought.job):
+            self._outputs.publish_thought(thought.observation, thought.reasoning)
+
     def _on_outcome(self, outcome: Outcome) -> None:
-        if outcome.job.generation != self._generation or self._health.phase is not Phase.ACTIVE:
-            return  # of a time before a reset
+        if not self._is_of_now(outcome.job):
+            return
         self.last_attempt = outcome
         self._health.stage_times = outcome.stage_times
         observation, plan, frames = outcome.observation, outcome.plan, outcome.job.frames
@@ -182,7 +192,7 @@ class Planner:
             age_s = self._age_s(stamp_ns)
             self._economy.took(age_s)
             self._health.planned(age_s=age_s, skew_s=details["skew_s"], degraded=details["degraded"])
-            self._health.token_counts = plan.token_counts
+            self._health.token_counts, self._health.reasoning = plan.token_counts, plan.reasoning
             self._plan_status.publish(
                 plan_status_message(
                     stamp_ns=stamp_ns,

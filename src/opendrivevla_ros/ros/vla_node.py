@@ -49,7 +49,7 @@ class VlaNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("vla_node", **options)
         self._health = Health()
-        self._configuration = Parameters(self, self._is_configured)
+        self._configuration = Parameters(self, self._is_configured, on_change=self._on_parameter)
         self._planner: Planner | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._inbox_guard = self.create_guard_condition(self._empty_inbox)
@@ -134,6 +134,7 @@ class VlaNode(LifecycleNode):
             device=parameters["device"],
             precision=parameters["precision"],
             seed=parameters["seed"],
+            cameras=parameters["camera_count"] or None,
             keep_alive=self._keep_alive,
             is_ending=lambda: not self.context.ok(),
         )
@@ -156,6 +157,7 @@ class VlaNode(LifecycleNode):
         self._health.plan_timeout_s = parameters["plan_timeout"]
         self._diagnostics.planner = planner
         self.get_logger().info(f"ready on {policy.info.device}: {planner.banner}")
+        self._warn_of_thinking()
 
     def _activate(self) -> None:
         assert self._planner is not None
@@ -180,6 +182,23 @@ class VlaNode(LifecycleNode):
         self._autostart_timer.cancel()
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+
+    def _on_parameter(self, name: str) -> None:
+        if name == "thinking_mode":
+            self._warn_of_thinking()
+
+    def _warn_of_thinking(self) -> None:
+        """Says so where the policy cannot think as it is asked to."""
+        if objection := self._objection():
+            self.get_logger().warning(objection)
+
+    def _objection(self) -> str:
+        info = self._health.info
+        return "" if info is None else info.objection(self._thinking_mode)
+
+    @property
+    def _thinking_mode(self) -> ThinkingMode:
+        return ThinkingMode[self._configuration["thinking_mode"].upper()]
 
     def _is_configured(self) -> bool:
         return self._health.phase is not Phase.UNCONFIGURED
@@ -247,7 +266,7 @@ class VlaNode(LifecycleNode):
             response.success, response.message = False, f"thinking mode {request.mode} is not one of {known}"
             return response
         self.set_parameters([Parameter("thinking_mode", value=mode.name.lower())])
-        response.success = True
+        response.success, response.message = True, self._objection()
         return response
 
     def _on_save_snapshot(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -277,7 +296,7 @@ class VlaNode(LifecycleNode):
                 model_id=info.model_id if info is not None else str(self._configuration["policy"]),
                 weights_hash=info.weights_hash if info is not None else "",
                 trained=info is not None and info.trained,
-                thinking_mode=ThinkingMode[self._configuration["thinking_mode"].upper()].value,
+                thinking_mode=self._thinking_mode.value,
                 plans=health.plans,
                 refusals=health.refusals,
             )

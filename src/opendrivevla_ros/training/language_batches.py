@@ -26,13 +26,15 @@ class Turn:
 
     user: the user message, as `language.prompt` writes it. features: what its placeholders stand for; None for no
     block. answer: the text to be said, without a token for its end. written: what stands in its place while the next
-    token is asked for, see `strayed_answers`; None for the answer.
+    token is asked for, see `strayed_answers`; None for the answer. before: what is to be said before it, such as a
+    thought; its tokens and the answer's are those of two texts, as inference reads them.
     """
 
     user: str
     features: Features
     answer: str
     written: str | None = None
+    before: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ class LanguageBatches:
             start = end + 1 - len(ids)  # features stand before all numbers: places count from the prompt's end
             given += [(row, start + number.last, number.value) for number in numbers_in(ids, self._tokenizer)]
             numbers, values = numbers_in(said, self._tokenizer), number_values(turn.answer)
+            begin = end + len(self._before(turn))
             for number, value in zip(numbers, values, strict=True):
-                written += [(row, end + index, value) for index in range(number.first, number.last + 1)]
+                written += [(row, begin + index, value) for index in range(number.first, number.last + 1)]
         return LanguageBatch(
             embeddings=pad(sequences, batch_first=True),
             labels=pad(labels, batch_first=True, padding_value=IGNORED),
@@ -104,13 +107,18 @@ class LanguageBatches:
             raise TrainingError(f"there is no answer to learn for the message {turn.user[-80:]!r}")
         return next_tokens(turn.written or turn.answer, turn.answer, self._tokenizer)
 
+    def _before(self, turn: Turn) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(turn.before, add_special_tokens=False) if turn.before else []
+        return ids
+
     def _sequence(
         self, turn: Turn, prompt_ids: list[int], answer: tuple[list[int], list[int]]
     ) -> tuple[Tensor, Tensor]:
         """The embeddings [l, hidden] and labels [l] of a turn."""
         model = self._model
         prompt = model.embed_prompt(prompt_ids, turn.features)
-        spoken, wanted = (torch.tensor([*ids, self._end_id], device=prompt.device) for ids in answer)
+        before = self._before(turn)
+        spoken, wanted = (torch.tensor([*before, *ids, self._end_id], device=prompt.device) for ids in answer)
         length, limit = len(prompt) + len(spoken), model.config.max_position_embeddings
         if length > limit:
             raise TrainingError(

@@ -68,4 +68,4 @@ def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.
         raise TrainingError(f"{sample.scene} offers {', '.join(groups) or 'nothing'}, but {dict(shares)} is asked for")
     tasks = list(groups.values())[random.choice(len(weights), p=weights / weights.sum())]
     task = tasks[random.integers(len(tasks))]
-    return Turn(task.user, sample.features, task.answer, strayed(task.answer, random))
+    return Turn(task.user, sample.features, task.answer, strayed(task.answer, random), task.before)

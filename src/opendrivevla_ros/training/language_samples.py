@@ -17,7 +17,7 @@ from opendrivevla_ros.training.sample_labels import box_labels, even_points
 from opendrivevla_ros.training.text_tasks import (
     TextTask,
     agent_tasks,
-    planning_task,
+    planning_tasks,
     prompt_fields,
     word_tasks,
 )
@@ -55,9 +55,10 @@ def spoken(stored: StoredSample, features: Features, config: OpenDriveVlaConfig)
     """Everything that can be said about a sample, beside features of it."""
     sample = stored.sample
     fields = prompt_fields(sample, config)
-    tasks, plan = [], None
+    tasks: list[TextTask] = []
+    plan = None
     if sample.future_mask.all():
-        tasks.append(planning_task(sample, fields, decimals=config.decimals))
+        tasks += planning_tasks(stored, fields, config)
         plan = plan_label(sample)
     tasks += word_tasks(stored.words, fields)
     if sample.agents is not None:

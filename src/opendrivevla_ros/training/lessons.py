@@ -26,6 +26,8 @@ from opendrivevla_ros.training.truth_encoder import TruthEncoder, together
 
 BEFORE, BETWEEN, AFTER = 40, 8, 48  # places as in a prompt: before the first block, between two, and up to its end
 
+INNER = ("language.model.layers.", "language.model.mm_projector_", "encoder.", "ego.")
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -73,6 +75,12 @@ class LessonTraining(nn.Module):
         turns = [replace(turn, features=features) for turn, features in zip(turns, seen, strict=True)]
         moments = [moment for lesson in lessons for moment in lesson.moments]
         return {**self.answers(self.language, self._batches(turns)), "thinking": self._thinking(moments)}
+
+    def inner_matrices(self) -> list[nn.Parameter]:
+        """What multiplies states: neither the words, nor what says a number."""
+        return [
+            parameter for name, parameter in self.named_parameters() if name.startswith(INNER) and parameter.ndim == 2
+        ]
 
     def _seen(self, features: Sequence[Features]) -> Sequence[Features]:
         return features if self.encoder is None else self.encoder(features)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, send_to_device, set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from opendrivevla_ros.perception.bev_encoder import BevEncoder
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.metrics import Metrics
+from opendrivevla_ros.training.muon import make_optimizer
 from opendrivevla_ros.training.order import SampleOrder
 from opendrivevla_ros.training.run_state import (
     RunState,
@@ -30,6 +31,8 @@ from opendrivevla_ros.training.run_state import (
     save_state,
     set_random_state,
 )
+
+MEASURED = "measured_"  # begins the names of what a model tells beside its losses, and what is not trained
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,11 @@ def train(
 ) -> None:
     """Trains a model, or goes on from the state saved in `folder`, to the step.
 
-    model: its forward takes a batch and returns its losses by name, the same names every time; their sum is trained.
+    model: its forward takes a batch and returns its losses by name, the same names every time; their sum is trained,
+    without what a name of MEASURED tells.
     It stays in the mode (training or evaluation) that each of its parts is in. samples: a sized data set, each sample
-    a function of its index. collate: makes a batch of a list of samples. groups: of trained parameters, as AdamW
-    takes them. Beside the state, `folder` gets the metrics (see `Metrics`).
+    a function of its index. collate: makes a batch of a list of samples. groups: of trained parameters, as
+    `make_optimizer` takes them. Beside the state, `folder` gets the metrics (see `Metrics`).
 
     Raises TrainingError for a loss that is not finite, a state that cannot be written, and a saved run of other
     settings or another shape.
@@ -96,7 +100,7 @@ def train(
     set_seed(settings.seed, device_specific=True)
     if settings.gradient_checkpointing:
         use_gradient_checkpointing(model)
-    optimizer = AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(groups, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, settings.warmup_steps, settings.steps))
     run = _Run(folder, settings, model, optimizer, schedule, samples, accelerator)
     start = run.resume()
@@ -111,14 +115,15 @@ def train(
             for _ in range(settings.accumulation):
                 with accelerator.accumulate(network):
                     losses = network(send_to_device(next(batches), accelerator.device))
-                    accelerator.backward(torch.stack(list(losses.values())).sum())
+                    trained_losses = [loss for name, loss in losses.items() if not name.startswith(MEASURED)]
+                    accelerator.backward(torch.stack(trained_losses).sum())
                     sums = {name: loss.detach().float() + sums.get(name, 0.0) for name, loss in losses.items()}
             norm = float(accelerator.clip_grad_norm_(trained, settings.clip_norm))
             means = {
                 name: float(accelerator.reduce(total / settings.accumulation, "mean")) for name, total in sums.items()
             }
             values = {
-                "loss": sum(means.values()),
+                "loss": sum(mean for name, mean in means.items() if not name.startswith(MEASURED)),
                 **means,
                 "gradient_norm": norm,
                 "rate": float(schedule.get_last_lr()[0]),
@@ -132,6 +137,18 @@ def train(
             if step % settings.save_every == 0 or step == settings.steps:
                 run.save(step)
     accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # in bf16, prepare has put autocast around forward
+
+
+def shared_out(settings: LoopSettings, processes: int) -> LoopSettings:
+    """One process' settings, where batch_size is that of all together. Raises TrainingError for one that they can't
+    share.
+    """
+    size, rest = divmod(settings.batch_size, processes)
+    if rest:
+        raise TrainingError(
+            f"{processes} processes cannot share a batch of {settings.batch_size}; give a number that divides it"
+        )
+    return replace(settings, batch_size=size)
 
 
 def use_gradient_checkpointing(model: nn.Module) -> None:
@@ -158,7 +175,7 @@ class _Run:
         folder: Path,
         settings: LoopSettings,
         model: nn.Module,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         schedule: LambdaLR,
         samples: Dataset[Any],
         accelerator: Accelerator,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionFrame
@@ -19,7 +19,7 @@ from opendrivevla_ros.policies.opendrivevla.perception_input import perception_f
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss, read
 from opendrivevla_ros.training.perception_step import move_frame
-from opendrivevla_ros.training.text_tasks import TextTask, planning_task, prompt_fields
+from opendrivevla_ros.training.text_tasks import TextTask, planning_tasks, prompt_fields
 
 FRAMES = 3  # of a scene that an example shows: the last one, and those that make its memory
 
@@ -28,12 +28,13 @@ FRAMES = 3  # of a scene that an example shows: the last one, and those that mak
 class PlanningExample:
     """The frames of a scene up to now, at least one, and what is to be said at the last of them.
 
-    user: the user message, as `language.prompt` writes it. answer: the text to be said.
+    user, answer, before: as of a `TextTask`.
     """
 
     frames: Sequence[PerceptionFrame]
     user: str
     answer: str
+    before: str = ""
 
     def to(self, device: torch.device | str) -> "PlanningExample":
         """The same on a device."""
@@ -46,7 +47,11 @@ class _Place:
 
     stretch: int
     offset: int
-    sample: DrivingSample
+    stored: StoredSample
+
+    @property
+    def sample(self) -> DrivingSample:
+        return self.stored.sample
 
 
 class PlanningExamples(Dataset[PlanningExample]):
@@ -67,7 +72,7 @@ class PlanningExamples(Dataset[PlanningExample]):
             memory = [*memory, place][-FRAMES:]
             if place.sample.future_mask.all():
                 fields = prompt_fields(place.sample, config)
-                self._examples.append((memory, planning_task(place.sample, fields, decimals=config.decimals)))
+                self._examples += [(memory, task) for task in planning_tasks(place.stored, fields, config)]
         if not self._examples:
             raise TrainingError(
                 f"none of the {len(places)} moments in {store.folder} is followed by 3 s of known motion, which a plan"
@@ -83,13 +88,13 @@ class PlanningExamples(Dataset[PlanningExample]):
         seen = [one.sample.observation for one in stored]
         origin = scene_origin(seen[0])
         frames = [perception_frame(observation, self._config.perception, origin) for observation in seen]
-        return PlanningExample(frames, task.user, task.answer)
+        return PlanningExample(frames, task.user, task.answer, task.before)
 
 
 def _places(store: DriveStore) -> list[_Place]:
     """All samples of a store, scene by scene in the order of time."""
     found = [
-        _Place(stretch, offset, stored.sample)
+        _Place(stretch, offset, stored)
         for stretch in range(len(store.names))
         for offset, stored in enumerate(store.read(stretch, pictures=False))
     ]
@@ -120,7 +125,10 @@ class PlanningTraining(nn.Module):
 
     def forward(self, examples: Sequence[PlanningExample]) -> dict[str, Tensor]:
         """{"answer": mean cross-entropy}."""
-        turns = [Turn(example.user, self._see(example.frames), example.answer) for example in examples]
+        turns = [
+            Turn(example.user, self._see(example.frames), example.answer, before=example.before)
+            for example in examples
+        ]
         batch = self._batches(turns)
         return {"answer": answer_loss(self._language[0], batch, read(self._language[0], batch)[-1])}
 

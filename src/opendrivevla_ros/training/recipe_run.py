@@ -4,7 +4,6 @@ A step that is done is not run again, and one that was cut off goes on where its
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,10 @@ from opendrivevla_ros.training.initialisation import start_from_nothing
 from opendrivevla_ros.training.language_data import SeenTurns
 from opendrivevla_ros.training.learner import Learner
 from opendrivevla_ros.training.lessons import Lessons, LessonTraining
-from opendrivevla_ros.training.loop import LoopSettings, train
+from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.moments import Moments
+from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
@@ -47,8 +47,7 @@ from opendrivevla_ros.training.recipe import (
 from opendrivevla_ros.training.scene_drives import store_scenes
 from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
-from opendrivevla_ros.training.world_drives import draw_drives
-from opendrivevla_ros.world.seeds import Split
+from opendrivevla_ros.training.world_drives import draw_splits
 
 WEIGHTS = "weights.pt"
 
@@ -81,14 +80,13 @@ class RecipeRun:
 
     def draw(self, processes: int) -> Iterator[float]:
         """Draws the drives that are not there; yields the share that is."""
-        recipe, image_size = self.recipe, self.recipe.image_size
-        counts = ((Split.VALIDATION, recipe.validation), (Split.TRAIN, recipe.scenarios))
-        total, before = sum(count for _, count in counts), 0
-        for split, count in counts:
-            folder = self.folder / "drives" / split.name.lower()
-            for done in draw_drives(folder, scenarios=count, split=split, image_size=image_size, processes=processes):
-                yield (before + done) / total
-            before += count
+        return draw_splits(
+            self.folder / "drives",
+            scenarios=self.recipe.scenarios,
+            validation=self.recipe.validation,
+            image_size=self.recipe.image_size,
+            processes=processes,
+        )
 
     def look(self, processes: int, kind: str = TRAIN, *, truth: bool = False) -> Iterator[float]:
         """Has the trained perception see all drives, for the language stages; yields the share that it has seen.
@@ -167,20 +165,20 @@ class RecipeRun:
         if isinstance(step, PerceptionStep) and step.fixed_norms:
             fix_norms(model.perception)
         folder = self.folder / step.name
-        train(training, samples, list, groups, _share(step.loop, state.num_processes), folder)
+        train(training, samples, list, groups, shared_out(step.loop, state.num_processes), folder)
         if state.is_main_process:
             temporary = folder / f"{WEIGHTS}.tmp"
             torch.save(training.state_dict(), temporary)
             temporary.replace(folder / WEIGHTS)
 
     def _groups(self, step: TrainingStep, model: OpenDriveVlaModel, training: nn.Module) -> list[dict[str, Any]]:
-        """AdamW's parameter groups: what the step's stage trains of the model, and what only training has."""
+        """Groups of parameters: what the step's stage trains of the model, and what only training has."""
         if isinstance(step, LearnerStep):
             return [{"params": list(training.parameters())}]
         groups = prepare(model, stage(step.stage), weight_decay=step.loop.weight_decay)
         of_the_model = {id(parameter) for parameter in model.parameters()}
         groups[0]["params"] += [own for own in training.parameters() if id(own) not in of_the_model]
-        return groups
+        return by_muon(groups, training.inner_matrices()) if isinstance(training, LessonTraining) else groups
 
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it."""
@@ -224,16 +222,6 @@ class RecipeRun:
             truth=step.truth,
         )
         return training, Lessons(SeenTurns(seen, step.shares), Moments(seen), step.moments)
-
-
-def _share(loop: LoopSettings, processes: int) -> LoopSettings:
-    """One process' settings of a step. Raises TrainingError for a batch that cannot be shared out."""
-    size, rest = divmod(loop.batch_size, processes)
-    if rest:
-        raise TrainingError(
-            f"{processes} processes cannot share a batch of {loop.batch_size}; give a number that divides it"
-        )
-    return replace(loop, batch_size=size)
 
 
 def fix_norms(module: nn.Module) -> None:

@@ -13,7 +13,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.text_tasks import written_place
 
 STRETCH_SAMPLES = 8
-CAPTION_SOURCES = ("tod3cap", "nucaption")  # the rest of the published data sets asks and answers
+CAPTION_SOURCES = ("tod3cap", "nucaption", "drivelm")  # the rest of the published data sets asks and answers
 PLAN_SOURCE = "gpt-driver"  # its questions are whole prompts, in place of which the model has features
 PLAN_QUESTION = "What should the ego vehicle do, why, and along which trajectory?"
 

@@ -5,22 +5,25 @@ Futures are text as plans are: six points, metres, in the lidar frame at t0 (x r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from opendrivevla_ros.core.geometry import Array, apply, invert
-from opendrivevla_ros.datasets.drive_store import Words
+from opendrivevla_ros.datasets.drive_store import StoredSample, Words
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.language.prompt import PromptFields, question_message, user_message
 from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
+from opendrivevla_ros.policies.opendrivevla.thinking import TEMPLATE, words_before_plan
 from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.thoughts import needs_thought, thought_of
 
 AGENT_QUESTION = "Where will the {label} at {place} be in the next 3 seconds?"
 NEVER_MOVING = ("barrier", "traffic_cone")
+FITTING = 3  # times as often as the other way a plan begins in the way that fits the moment
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ class TextTask:
     """One thing to say.
 
     kind: of the task, for figures by kind ("caption scene", "question count", "agent car", "plan"). user: the user
-    message. answer: the text to be said.
+    message. answer: the text to be said. before: what a model that thinks says before that, to be learned too.
     """
 
     kind: str
     user: str
     answer: str
+    before: str = ""
 
 
 def prompt_fields(sample: DrivingSample, config: OpenDriveVlaConfig) -> PromptFields:
@@ -93,6 +97,28 @@ def planning_task(sample: DrivingSample, fields: PromptFields, *, decimals: int)
         )
     path = base_path_to_lidar(sample.future, sample.observation.rig.lidar_to_base)
     return TextTask("plan", user_message(fields, sample.observation.command.text), _trajectory(path, decimals))
+
+
+def planning_tasks(stored: StoredSample, fields: PromptFields, config: OpenDriveVlaConfig) -> tuple[TextTask, ...]:
+    """`planning_task`; for a model that thinks, after a thought and without one, as often as each is to be drawn.
+
+    The thought is what the sample's captions say; without such there is none. It thinks where somebody matters (see
+    `needs_thought`), but either way is learned at any moment, since either can be forced: the one that fits FITTING
+    times as often, so that by its own probabilities it begins in that way. Raises TrainingError as `planning_task`,
+    and for a caption that would end the thought.
+    """
+    task = planning_task(stored.sample, fields, decimals=config.decimals)
+    if not config.thinks:
+        return (task,)
+    at_once, thought = replace(task, kind="plan fast", before=words_before_plan(None)), thought_of(stored.words)
+    if thought is None:
+        return (at_once,)
+    if TEMPLATE.end in thought:
+        raise TrainingError(f"a caption of sample {stored.sample.token} holds {TEMPLATE.end!r}: leave it out")
+    after_thought = replace(task, kind="plan slow", before=words_before_plan(thought))
+    if needs_thought(stored.sample):
+        return (at_once, *[after_thought] * FITTING)
+    return (*[at_once] * FITTING, after_thought)
 
 
 def _trajectory(path: Array, decimals: int) -> str:

@@ -10,6 +10,7 @@ from opendrivevla_ros.core.geometry import Array, apply
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
+from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.world.simulation import World
 from opendrivevla_ros.world.tracking import STOPPING_DECELERATION, TrajectoryTracker
 from opendrivevla_ros.world.vehicle import EgoCommand
@@ -33,6 +34,7 @@ class PolicyDriver:
         self.failures: Counter[str] = Counter()
         self.plan_seconds: list[float] = []
         self.last_plan: Array | None = None
+        self.trajectory: Trajectory | None = None  # the last plan's, in base_link at its instant
         policy.reset()
 
     def __call__(self, world: World) -> EgoCommand:
@@ -47,7 +49,7 @@ class PolicyDriver:
         observation = self._observe(world)
         started = time.perf_counter()
         try:
-            trajectory = self._policy.plan(observation).trajectory
+            self.trajectory = trajectory = self._policy.plan(observation).trajectory
         except PlanError as error:
             self.failures[error.failure.name.lower()] += 1
             return

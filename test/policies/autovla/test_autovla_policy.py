@@ -13,7 +13,7 @@ from policies.observations import make_ego, make_observation, make_rig, refused
 from opendrivevla_ros.core.ego import Command, DrivingCommand
 from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import PlanError, PlanFailure, ThinkingMode
+from opendrivevla_ros.core.plan import PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import ThinkingLimits
 from opendrivevla_ros.language.action_tokens import ActionTokenError, ActionTokens
 from opendrivevla_ros.policies.autovla.config import ALL_CAMERAS
@@ -95,10 +95,12 @@ def test_auto_follows_the_models_own_probability_past_the_threshold() -> None:
 
 def test_a_thought_streams_before_its_plan_comes(policy: AutoVlaPolicy) -> None:
     policy.set_thinking_mode(ThinkingMode.SLOW)
-    pieces: list[str] = []
-    plan = policy.plan(make_observation(), on_text=pieces.append)
-    assert len(pieces) > 1
-    assert "".join(pieces) == plan.reasoning.text
+    told: list[Reasoning] = []
+    plan = policy.plan(make_observation(), on_thought=told.append)
+    assert len(told) > 1
+    assert told[-1] == plan.reasoning
+    assert len({len(reasoning.text) for reasoning in told}) == len(told)
+    assert all(plan.reasoning.text.startswith(reasoning.text) for reasoning in told)
 
 
 def test_a_budget_in_milliseconds_closes_a_thought_that_still_answers() -> None:
@@ -295,18 +297,18 @@ def test_a_deadline_that_passes_ends_the_plan(policy: AutoVlaPolicy) -> None:
 
 def test_a_deadline_that_passes_within_a_thought_ends_the_plan(policy: AutoVlaPolicy) -> None:
     policy.set_thinking_mode(ThinkingMode.SLOW)
-    pieces = []
+    told: list[Reasoning] = []
     deadline_ns = time.monotonic_ns() + 2_000_000_000  # the first words take far less
 
-    def listen(piece: str) -> None:
-        pieces.append(piece)
+    def listen(reasoning: Reasoning) -> None:
+        told.append(reasoning)
         while time.monotonic_ns() < deadline_ns:
             pass
 
     with pytest.raises(PlanError) as caught:
-        policy.plan(make_observation(), deadline_ns=deadline_ns, on_text=listen)
+        policy.plan(make_observation(), deadline_ns=deadline_ns, on_thought=listen)
     assert caught.value.failure is PlanFailure.DEADLINE
-    assert len(pieces) == 1
+    assert len(told) == 1
 
 
 def test_weights_that_are_not_finite_give_a_reason_and_no_plan() -> None:

@@ -153,7 +153,7 @@ def small(
             tied_embeddings=True,
             max_positions=2048,
         ),
-        image_size=(252, 140),
+        image_size=(224, 112),  # no larger than the pictures that the small recipes draw, and whole tokens
         system_text=SMALL_SYSTEM_TEXT,
         actions=actions,
         first_action_id=first_action_id,

@@ -38,7 +38,7 @@ def from_folder(folder: Path, *, device: str, precision: str, seed: int, **optio
     options: fields of `PlanningOptions`, and `cameras`: 3 or 6 in place of the checkpoint's own.
     """
     cameras, planning = _options(options)
-    check_device(device)
+    check_device(device, precision)
     checkpoint.require(folder, CODEBOOK)
     codebook = load_codebook(folder / CODEBOOK)
     leave_a_core()
@@ -62,7 +62,7 @@ def from_folder(folder: Path, *, device: str, precision: str, seed: int, **optio
 def random_small(*, device: str, precision: str, seed: int, **options: Any) -> AutoVlaPolicy:
     """The small preset with seeded random weights, to exercise the whole chain. It does not drive."""
     cameras, planning = _options(options)
-    check_device(device)
+    check_device(device, precision)
     leave_a_core()
     codebook = lattice()
     tokenizer = build_tokenizer(codebook)

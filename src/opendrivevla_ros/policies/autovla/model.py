@@ -16,6 +16,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from opendrivevla_ros.language.action_codebook import ActionCodebook
 from opendrivevla_ros.language.action_tokens import ActionTokenError, ActionTokens
+from opendrivevla_ros.language.quantisation import embed
 from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.autovla.config import AutoVlaConfig, parse_config, save_config
 from opendrivevla_ros.policies.autovla.images import FRAME_STEP_NS
@@ -83,7 +84,7 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         is_video = tokens == vision_ids.video
         grid = self._grid(device)
         seen = self.model.visual(videos.to(device, self.lm_head.weight.dtype), grid_thw=grid).pooler_output
-        embeddings = self.model.language_model.embed_tokens(tokens).masked_scatter(
+        embeddings = embed(tokens, self.model.language_model.embed_tokens.weight).masked_scatter(
             is_video[..., None], seen.to(self.lm_head.weight.dtype)
         )
         seconds = config.vision.temporal_patch * FRAME_STEP_NS / 1e9

@@ -19,24 +19,21 @@ from opendrivevla_ros.language.action_generation import ActionWriter
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.generation import generate_text
+from opendrivevla_ros.language.quantisation import quantise, weight_bytes
 from opendrivevla_ros.language.thinking import Thinker, Thought
-from opendrivevla_ros.policies.autovla import prompt as prompts
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
-from opendrivevla_ros.policies.autovla.images import CameraHistory, patches, resized
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds, action_tokens
-from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, FAST_WORDS, TEMPLATE, PromptFields
+from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, FAST_WORDS, TEMPLATE
+from opendrivevla_ros.policies.autovla.reading import Memory, PromptReader
 from opendrivevla_ros.policies.checks import check_observation
-from opendrivevla_ros.policies.continuity import follows
 from opendrivevla_ros.policies.failures import as_plan_errors
-from opendrivevla_ros.policies.loading import PlanningOptions
+from opendrivevla_ros.policies.loading import PlanningOptions, WeightBytes
 from opendrivevla_ros.policies.uncertainty import doubt, token_probability, waypoint_covariance
 from opendrivevla_ros.safety.uncertainty import Calibration
 from opendrivevla_ros.safety.uncertainty import score as score_of
 
 TIMES = np.arange(1, ACTIONS_PER_PLAN + 1) * 0.5  # seconds after t0
 TEXT_POSITIONS = 1536  # of prompt, thought and answer beside the videos, where the model has as many
-
-History = dict[str, CameraHistory]
 
 
 class AutoVlaPolicy:
@@ -73,7 +70,9 @@ class AutoVlaPolicy:
         self._options = options or PlanningOptions()
         self._calibration = calibration
         self._device = torch.device(device)
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        if precision == "int8":
+            quantise(model.model.language_model, model.lm_head)
         self._model = model.to(self._device, dtype).eval()
         video_positions = len(config.cameras) * config.video_tokens
         self._positions = min(video_positions + TEXT_POSITIONS, config.language.max_positions)
@@ -94,8 +93,8 @@ class AutoVlaPolicy:
         self._requested_mode = ThinkingMode.FAST
         self._saves = False
         self._deadline = Deadline()
-        self._history: History = {}
-        self._last: Observation | None = None
+        self._reader = PromptReader(config, tokenizer)
+        self._memory = Memory()
         for block in self._model.model.visual.blocks:
             block.register_forward_pre_hook(lambda *_: self._deadline.check())
         self._info = PolicyInfo(
@@ -104,15 +103,22 @@ class AutoVlaPolicy:
             trained=config.trained,
             image_size=config.image_size,
             device=device,
+            thinks=True,
         )
 
     @property
     def info(self) -> PolicyInfo:
         return self._info
 
+    @property
+    def weight_bytes(self) -> WeightBytes:
+        """What the weights take in memory."""
+        language = weight_bytes(self._model.model.language_model, self._model.lm_head)
+        return WeightBytes(language, weight_bytes(self._model))
+
     def reset(self) -> None:
         """Forgets all temporal state."""
-        self._history, self._last = {}, None
+        self._memory = Memory()
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """From the next plan on: FAST and SLOW are forced, AUTO leaves it to the model and the threshold."""
@@ -130,24 +136,19 @@ class AutoVlaPolicy:
         self,
         observation: Observation,
         deadline_ns: int | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_thought: Callable[[Reasoning], None] | None = None,
     ) -> Plan:
-        """The plan from one observation, or PlanError; see `DrivingPolicy`.
-
-        on_text: gets the thought in pieces as it comes, before the plan is there.
-        """
+        """The plan from one observation, or PlanError; see `DrivingPolicy`."""
         with as_plan_errors(), torch.inference_mode():
             deadline = Deadline(deadline_ns)
             deadline.check()
             self._check(observation)
             started = time.perf_counter()
-            message = prompts.plan_message(self._fields(observation), self.config.cameras, observation.command.text)
-            prompt = prompts.chat_prompt(self.config.system_text, message)
+            prompt = self._reader.plan_prompt(observation)
             room = self._positions - len(TEMPLATE.slow) - len(TEMPLATE.answer) - ACTIONS_PER_PLAN
             ids = self._tokenize(prompt, room)
-            self._history = self._followed(observation)
-            self._last = observation
-            videos = self._videos(observation, self._history)
+            self._memory = self._reader.followed(self._memory, observation)
+            videos = self._reader.videos(self._memory, self._device)
             preprocessed = time.perf_counter()
             embeddings, positions = self._embed(ids, videos, deadline)
             seen = time.perf_counter()
@@ -159,7 +160,7 @@ class AutoVlaPolicy:
                 self._limits,
                 room=ACTIONS_PER_PLAN,
                 deadline=deadline,
-                on_text=on_text,
+                on_thought=on_thought,
             )
             written = self._writer.write(
                 hidden,
@@ -204,10 +205,9 @@ class AutoVlaPolicy:
         with as_plan_errors():
             with torch.inference_mode():
                 self._check(observation)
-                message = prompts.question_message(self._fields(observation), self.config.cameras, question)
-                prompt = prompts.chat_prompt(self.config.system_text, message)
+                prompt = self._reader.question_prompt(observation, question)
                 ids = self._tokenize(prompt, self._positions - self.config.max_new_tokens)
-                videos = self._videos(observation, self._followed(observation))
+                videos = self._reader.videos(self._reader.followed(self._memory, observation), self._device)
                 embeddings, positions = self._embed(ids, videos, Deadline())
             if self._answerer is None:  # of its own, so that a plan between two pieces does no harm
                 self._answerer = Decoder(self._model, max_length=self._positions)
@@ -248,50 +248,13 @@ class AutoVlaPolicy:
         )
         check_observation(watched, self.config.image_size)
 
-    def _fields(self, observation: Observation) -> PromptFields:
-        return PromptFields.from_ego(
-            observation.ego,
-            observation.command.command,
-            signed_acceleration=self.config.signed_acceleration,
-            tells_history=self.config.tells_history,
-        )
-
     def _tokenize(self, prompt: str, room: int) -> list[int]:
-        ids = prompts.tokenize(prompt, self.tokenizer, self.config.video_tokens)
+        ids = self._reader.tokens(prompt)
         if len(ids) > room:
             raise PlanError(
                 PlanFailure.BAD_INSTRUCTION, f"the prompt has {len(ids)} positions, the model takes {room}: shorten it"
             )
         return ids
-
-    def _followed(self, observation: Observation) -> History:
-        """The pictures up to this observation; those before it only where it goes on from the last one."""
-        goes_on = self._last is not None and follows(self._last, observation)
-        before = self._history if goes_on else {}
-        history = {}
-        for frame in observation.frames:
-            if frame.camera in self.config.cameras:
-                seen = before.get(frame.camera, CameraHistory())
-                if not frame.blank:
-                    picture = resized(frame.image, self.config.image_size)
-                    seen = seen.with_picture(frame.stamp_ns, picture, self.config.frames)
-                history[frame.camera] = seen
-        return history
-
-    def _videos(self, observation: Observation, history: History) -> Tensor:
-        """Patches of all videos; a camera that is blank now ends in a black frame, whatever it saw before."""
-        pictures = {frame.camera: frame for frame in observation.frames}
-        vision, found = self.config.vision, []
-        for camera in self.config.cameras:
-            seen = history[camera]
-            if pictures[camera].blank:
-                width, height = self.config.image_size
-                black = torch.zeros((3, height, width), dtype=torch.uint8)
-                stamp_ns = max([observation.stamp_ns, *(stamp + 1 for stamp in seen.stamps[-1:])])
-                seen = seen.with_picture(stamp_ns, black, self.config.frames)
-            video = seen.video(observation.stamp_ns, self.config.frames).to(self._device)
-            found.append(patches(video, patch=vision.patch, temporal_patch=vision.temporal_patch, merge=vision.merge))
-        return torch.cat(found)
 
     def _embed(self, ids: list[int], videos: Tensor, deadline: Deadline) -> tuple[Tensor, Tensor]:
         self._deadline = deadline
@@ -305,7 +268,7 @@ class AutoVlaPolicy:
         opening = self._thinker.opening
         following = positions.max() + 1 + torch.arange(len(opening), device=positions.device)
         return self._decoder.prefill(
-            torch.cat([embeddings, self._decoder.embedding[opening]]),
+            torch.cat([embeddings, self._decoder.embed(opening)]),
             prefix=self._text_prefix(ids),
             positions=torch.cat([positions, following.expand(3, -1)], dim=1),
             check=deadline.check,

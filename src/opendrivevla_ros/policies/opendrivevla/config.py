@@ -25,7 +25,8 @@ class OpenDriveVlaConfig:
     2010.14876). decimals: of the trajectories that it learns to write. eos_ids: tokens that end an answer.
     repetition_penalty: over generated tokens, 1 for none. median_digits: of the greedy plan, see
     `TrajectoryGenerator`. max_new_tokens: of one answer to a question. lidar_to_base: [4][4], where the training
-    vehicle carried the model's lidar frame; a rig whose frame stands or points otherwise is refused.
+    vehicle carried the model's lidar frame; a rig whose frame stands or points otherwise is refused. thinks: it has
+    learned to say before a plan whether it thinks first, and to do so (see `thinking.TEMPLATE`).
     """
 
     model_id: str = "opendrivevla-0.5b"
@@ -41,6 +42,7 @@ class OpenDriveVlaConfig:
     median_digits: bool = False
     max_new_tokens: int = 512
     lidar_to_base: tuple[tuple[float, ...], ...] = tuple(tuple(row) for row in NUSCENES_LIDAR_TO_BASE.tolist())
+    thinks: bool = False
 
 
 def save_config(config: OpenDriveVlaConfig, path: Path) -> None:
@@ -50,6 +52,8 @@ def save_config(config: OpenDriveVlaConfig, path: Path) -> None:
 
 def parse_config(data: Any) -> OpenDriveVlaConfig:
     """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
+    if isinstance(data, dict):
+        data = {"thinks": False, **data}  # files from before there was this key are of models that do not think
     return checkpoint.parse_config(POLICY, OpenDriveVlaConfig, data)
 
 

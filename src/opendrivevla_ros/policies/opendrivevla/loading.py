@@ -22,7 +22,7 @@ from opendrivevla_ros.policies.opendrivevla.policy import OpenDriveVlaPolicy, Pl
 def from_folder(folder: Path, *, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
     """The policy of a checkpoint folder. Raises CheckpointError."""
     planning = planning_options(PlanningOptions, "opendrivevla", options)
-    check_device(device)
+    check_device(device, precision)
     config = load_config(folder)
     if config.language is None:
         raise CheckpointError(f"{folder} holds perception alone, which cannot plan; import a whole OpenDriveVLA")
@@ -45,7 +45,7 @@ def from_folder(folder: Path, *, device: str, precision: str, seed: int, **optio
 def random_small(*, device: str, precision: str, seed: int, **options: Any) -> OpenDriveVlaPolicy:
     """The small preset with seeded random weights, to exercise the whole chain. It does not drive."""
     planning = planning_options(PlanningOptions, "opendrivevla", options)
-    check_device(device)
+    check_device(device, precision)
     leave_a_core()
     tokenizer = build_small_tokenizer()
     config = configs.small(len(tokenizer), int(tokenizer.eos_token_id))

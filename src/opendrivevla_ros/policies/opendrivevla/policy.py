@@ -2,9 +2,9 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ import torch
 
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import Agent, MapElement, Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
+from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
-from opendrivevla_ros.language.generation import TrajectoryGenerator, generate_text
+from opendrivevla_ros.language.generation import TrajectoryGeneration, TrajectoryGenerator, generate_text
 from opendrivevla_ros.language.grammar import trajectory_grammar
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import (
@@ -29,9 +29,10 @@ from opendrivevla_ros.language.prompt import (
     tokenize_prompt,
     user_message,
 )
-from opendrivevla_ros.perception.config import AGENT_CLASSES, PerceptionConfig
+from opendrivevla_ros.language.quantisation import quantise, weight_bytes
+from opendrivevla_ros.language.thinking import Thinker, Thought
+from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START
 from opendrivevla_ros.perception.map_head import MapResult
-from opendrivevla_ros.perception.map_polylines import map_polylines
 from opendrivevla_ros.perception.network import PerceptionNetwork, PerceptionOutput
 from opendrivevla_ros.policies import loading
 from opendrivevla_ros.policies.checks import check_observation, check_rig
@@ -39,8 +40,10 @@ from opendrivevla_ros.policies.continuity import follows
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla import frames
+from opendrivevla_ros.policies.opendrivevla.findings import agents_of, map_elements_of
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.policies.opendrivevla.thinking import TEMPLATE
 from opendrivevla_ros.policies.uncertainty import doubt, token_probability, waypoint_covariance
 from opendrivevla_ros.safety.uncertainty import Calibration
 from opendrivevla_ros.safety.uncertainty import score as score_of
@@ -83,10 +86,12 @@ class OpenDriveVlaPolicy:
         seed: int = 0,
         options: PlanningOptions | None = None,
         calibration: Calibration | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """calibration: of the plans' confidence; without one it is `safety.uncertainty.score`.
 
-        precision: of the language model; with "bfloat16", perception runs under autocast to it.
+        clock: nanoseconds, of the thinking budget. precision: of the language model; but for "float32", perception
+        runs under autocast to bfloat16.
         """
         config = model.config
         if model.language is None:
@@ -96,13 +101,25 @@ class OpenDriveVlaPolicy:
         self._options = options or PlanningOptions()
         self._calibration = calibration
         self._device = torch.device(device)
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        if precision == "int8":
+            quantise(model.language)
         self._network: PerceptionNetwork = model.perception.to(self._device, torch.float32).eval()
         self._language: DrivingLanguageModel = model.language.to(self._device, self._dtype).eval()
         self._positions = min(POSITIONS, self._language.language_config.max_positions)
-        decoder = Decoder(self._language, max_length=self._positions, rows=1 + self._options.samples)
+        self._decoder = Decoder(self._language, max_length=self._positions, rows=1 + self._options.samples)
         grammar = trajectory_grammar(tokenizer, decimals=config.decimals)
-        self._writer = TrajectoryGenerator(decoder, grammar, median_digits=config.median_digits)
+        self._writer = TrajectoryGenerator(self._decoder, grammar, median_digits=config.median_digits)
+        self._limits = ThinkingLimits()
+        self._thinker: Thinker | None = None
+        self._answer_positions = config.max_new_tokens  # that a prompt must leave
+        if config.thinks:
+            start = tokenizer.get_vocab().get(TRAJECTORY_START)  # who begins a plan has ended the thought
+            stops = frozenset([*config.eos_ids, *([] if start is None else [start])])
+            self._thinker = Thinker(self._decoder, tokenizer, TEMPLATE, stop_ids=stops, clock=clock)
+            self._answer_positions = max(
+                config.max_new_tokens, self._thinker.least_positions + self._writer.grammar.longest
+            )
         self._answerer: Decoder | None = None
         self._random = torch.Generator(self._device)
         self._random.manual_seed(seed)
@@ -121,11 +138,17 @@ class OpenDriveVlaPolicy:
             trained=config.trained,
             image_size=config.perception.image_size,
             device=device,
+            thinks=config.thinks,
         )
 
     @property
     def info(self) -> PolicyInfo:
         return self._info
+
+    @property
+    def weight_bytes(self) -> loading.WeightBytes:
+        """What the weights take in memory."""
+        return loading.WeightBytes(weight_bytes(self._language), weight_bytes(self._language, self._network))
 
     @property
     def map_result(self) -> MapResult | None:
@@ -138,17 +161,26 @@ class OpenDriveVlaPolicy:
         self._last = None
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
-        """The model has no way to think first: plans report FAST whatever is asked for."""
+        """From the next plan on; one that does not think plans FAST whatever is asked for (`PolicyInfo.objection`)."""
         self._requested_mode = mode
 
     def set_thinking_limits(self, limits: ThinkingLimits) -> None:
-        """There is no thought to limit."""
+        """The threshold of AUTO and the budget of a thought, from the next plan on."""
+        self._limits = limits
 
     def set_economy(self, saves: bool) -> None:
-        """While it saves, no samples are drawn; the covariance is then of the plan's own probabilities alone."""
+        """While it saves, nothing is thought and no samples are drawn.
+
+        The covariance is then of the plan's own probabilities alone.
+        """
         self._saves = saves
 
-    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+    def plan(
+        self,
+        observation: Observation,
+        deadline_ns: int | None = None,
+        on_thought: Callable[[Reasoning], None] | None = None,
+    ) -> Plan:
         """The plan from one observation, or PlanError; see `DrivingPolicy`."""
         with as_plan_errors(), torch.inference_mode():
             deadline = Deadline(deadline_ns)
@@ -162,15 +194,7 @@ class OpenDriveVlaPolicy:
             ids, agents = self._read(prompt, seen.output)
             features = self._features(seen.output, agents)
             embeddings = self._language.embed_prompt(ids, features)
-            written = self._writer.generate(
-                embeddings,
-                prefix=text_prefix(ids),
-                samples=0 if self._saves else self._options.samples,
-                temperature=self._options.temperature,
-                generator=self._random,
-                repetition_penalty=self.config.repetition_penalty,
-                deadline=deadline,
-            )
+            written, thought = self._write(embeddings, text_prefix(ids), deadline, on_thought)
             log_probabilities = written.log_probabilities[0]
             covariance = waypoint_covariance(written.waypoints, TIMES, token_probability(log_probabilities))
             mount = observation.rig.lidar_to_base
@@ -183,6 +207,7 @@ class OpenDriveVlaPolicy:
             stage_times = {
                 **seen.stage_times,
                 "language_prefill": written.prefill_s,
+                **({} if thought is None else {"thinking": thought.seconds}),
                 "language_decode": written.decode_s,
             }
             doubted = doubt(written.waypoints, log_probabilities)
@@ -193,9 +218,9 @@ class OpenDriveVlaPolicy:
                 trajectory=trajectory,
                 confidence=score_of(doubted) if self._calibration is None else self._calibration.confidence(doubted),
                 doubt=doubted,
-                reasoning=Reasoning(written.text, self._requested_mode, ThinkingMode.FAST),
-                agents=_agents(seen.output, mount),
-                map_elements=_map_elements(seen.output, self.config.perception, mount),
+                reasoning=self._reasoning(written, thought),
+                agents=agents_of(seen.output, mount),
+                map_elements=map_elements_of(seen.output, self.config.perception, mount),
                 stage_times=stage_times,
                 token_counts={
                     **written.token_counts,
@@ -204,7 +229,7 @@ class OpenDriveVlaPolicy:
                     "map": _count(features.map_elements),
                 },
                 prompt=prompt,
-                raw_text=written.text,
+                raw_text=written.text if thought is None else thought.written + written.text,
             )
 
     def answer(self, observation: Observation, question: str) -> Iterator[str]:
@@ -288,10 +313,55 @@ class OpenDriveVlaPolicy:
             raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
         return network, _Seen(observation, output, {"preprocess": preprocessed, **output.stage_times})
 
+    def _write(
+        self,
+        embeddings: torch.Tensor,
+        prefix: list[int],
+        deadline: Deadline,
+        on_thought: Callable[[Reasoning], None] | None,
+    ) -> tuple[TrajectoryGeneration, Thought | None]:
+        """The plan for a prompt [L, hidden], and what a model that thinks said before it."""
+        how: dict[str, Any] = {
+            "samples": 0 if self._saves else self._options.samples,
+            "temperature": self._options.temperature,
+            "generator": self._random,
+            "repetition_penalty": self.config.repetition_penalty,
+            "deadline": deadline,
+        }
+        if self._thinker is None:
+            return self._writer.generate(embeddings, prefix=prefix, **how), None
+        started = time.perf_counter()
+        opening = self._decoder.embed(self._thinker.opening)
+        hidden = self._decoder.prefill(torch.cat([embeddings, opening]), prefix=prefix, check=deadline.check)
+        prefill_s = time.perf_counter() - started
+        hidden, thought = self._thinker.think(
+            hidden,
+            ThinkingMode.FAST if self._saves else self._requested_mode,
+            self._limits,
+            room=self._writer.grammar.longest,
+            deadline=deadline,
+            on_thought=on_thought,
+        )
+        written = self._writer.go_on(hidden, **how)
+        counts = {
+            **written.token_counts,
+            "prompt": len(embeddings),
+            "thought": thought.generated,
+            "forced": thought.forced + written.token_counts["forced"],
+        }
+        return replace(written, prefill_s=prefill_s, token_counts=counts), thought
+
+    def _reasoning(self, written: TrajectoryGeneration, thought: Thought | None) -> Reasoning:
+        """The thought, or the plan where there is none."""
+        if thought is None:
+            return Reasoning(written.text, self._requested_mode, ThinkingMode.FAST)
+        text = thought.text if thought.mode is ThinkingMode.SLOW else written.text
+        return Reasoning(text, self._requested_mode, thought.mode, thought.slow_probability)
+
     def _read(self, prompt: str, output: PerceptionOutput) -> tuple[list[int], int]:
         """The prompt's ids, and how many agents fit beside them: where not all do, the lowest-scoring are left out."""
         ids = tokenize_prompt(prompt, self.tokenizer)
-        room = self._positions - self.config.max_new_tokens
+        room = self._positions - self._answer_positions
         others = sum(token >= 0 for token in ids) + len(output.scene_tokens) + len(output.map_tokens)
         if others > room:
             raise PlanError(
@@ -307,28 +377,6 @@ class OpenDriveVlaPolicy:
 
 def _count(block: torch.Tensor | None) -> int:
     return 0 if block is None else len(block)
-
-
-def _agents(output: PerceptionOutput, mount: Array) -> tuple[Agent, ...]:
-    tracks = output.tracks
-    columns = (
-        tracks.ids.tolist(),
-        tracks.labels.tolist(),
-        tracks.scores.tolist(),
-        tracks.boxes.double().cpu().numpy(),
-    )
-    agents = []
-    for track_id, label, score, box in zip(*columns, strict=True):
-        position, size, yaw, velocity = frames.box_to_base(box, mount)
-        agents.append(Agent(track_id, AGENT_CLASSES[label], score, position, size, yaw, velocity))
-    return tuple(agents)
-
-
-def _map_elements(output: PerceptionOutput, config: PerceptionConfig, mount: Array) -> tuple[MapElement, ...]:
-    return tuple(
-        MapElement(found.label, found.score, frames.line_to_base(found.line.points, mount), found.line.closed)
-        for found in map_polylines(output.map, config)
-    )
 
 
 def _copy_of_state(network: PerceptionNetwork) -> PerceptionNetwork:

@@ -1,0 +1,60 @@
+"""AutoVLA's part of `odv train`: its recipes, and the driver score as the reward of its reinforcement."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opendrivevla_ros.cli.console import console, show_progress
+from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
+
+if TYPE_CHECKING:
+    from opendrivevla_ros.training.autovla.run import AutoVlaRun
+
+
+def train_autovla(
+    preset: str,
+    output: Path,
+    *,
+    stages: Sequence[str],
+    without: Sequence[str],
+    processes: int,
+    start: Path | None,
+    source: "Callable[[AutoVlaRun], Iterator[float]] | None",
+) -> None:
+    """Runs the stages of a preset's recipe, or all, and exports the checkpoint after all; see `cli.train`.
+
+    source: takes recorded drives into a run in place of those of the world, and yields the share that is in. Raises
+    CheckpointError, CommandError, DatasetError and TrainingError.
+    """
+    from opendrivevla_ros.evaluation.logged_score import driver_reward
+    from opendrivevla_ros.training.autovla.recipe import RECIPES
+    from opendrivevla_ros.training.autovla.run import AutoVlaRun
+    from opendrivevla_ros.training.recipe import OwnDrivesStep
+
+    whole = RECIPES[preset]
+    recipe = (whole if source is None else whole.of_recorded_drives()).without(without)
+    run = AutoVlaRun(recipe, output, driver_reward, start=start)
+    steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
+    if is_launched():  # for one stage
+        for trained in recipe.training_steps:
+            if trained in steps:
+                run.run(trained)
+        return
+    count = processes or default_processes()
+    show_progress("drives", run.draw(count) if source is None else source(run))
+    console.print("tokenizer")
+    run.tokenizer()
+    kept = [step.name for step in recipe.steps]
+    options = ["--preset", preset, "--output", str(output)]
+    options += [part for step in whole.steps if step.name not in kept for part in ("--without", step.name)]
+    options += [] if start is None else ["--start", str(start)]
+    for step in steps:
+        if run.is_done(step):
+            console.print(f"{step.name}: done before")
+        elif isinstance(step, OwnDrivesStep):
+            show_progress(step.name, run.drive(step, count))
+        else:
+            console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
+            launch(["train", step.name, *options], count, what=f"the stage {step.name}")
+    if not stages:
+        console.print(f"checkpoint in {run.export()}")

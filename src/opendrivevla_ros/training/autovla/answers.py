@@ -1,0 +1,121 @@
+"""Supervised fine-tuning of AutoVLA: plans in both modes by teacher forcing (arXiv 2506.13757, section 3.3).
+
+Loss of an example = w (L_LM + L_action): mean cross-entropy over the whole answer, and again over its action tokens;
+w is greater where the answer has a thought, since such examples are rare and their thoughts long.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from opendrivevla_ros.language.action_tokens import ActionTokens
+from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
+from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
+from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, answer_text
+from opendrivevla_ros.training.autovla.examples import PlanExample
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.language_batches import IGNORED
+
+REASONING_WEIGHT = 40.0  # published, for data in which few examples have a thought
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """B prompts with their answers, filled up on the right to L positions.
+
+    embeddings: [B, L, hidden]. positions: [3, B, L], rotary. labels: int64 [B, L], the token that belongs at each
+    position of an answer, IGNORED elsewhere.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    labels: Tensor
+
+
+class AnswerTraining(nn.Module):
+    """What the loop trains: a list of examples to the loss of their answers."""
+
+    def __init__(
+        self,
+        model: AutoVlaModel,
+        tokenizer: Any,
+        actions: ActionTokens,
+        *,
+        reasoning_weight: float = REASONING_WEIGHT,
+    ) -> None:
+        super().__init__()
+        if not reasoning_weight > 0:
+            raise TrainingError(f"the weight of answers with a thought must be above 0, not {reasoning_weight}")
+        self.model = model
+        self._tokenizer, self._actions, self._reasoning_weight = tokenizer, actions, reasoning_weight
+        self._vision_ids = VisionIds.of(tokenizer)
+
+    def forward(self, examples: Sequence[PlanExample]) -> dict[str, Tensor]:
+        """{"words": L_LM, "actions": L_action}, means over the examples of w times each."""
+        batch = self.batch(examples)
+        wanted = batch.labels[:, 1:]
+        learned = wanted != IGNORED
+        logits = self.model.lm_head(states(self.model, batch)[:, :-1][learned]).float()
+        losses = torch.zeros(wanted.shape, device=wanted.device)
+        losses[learned] = F.cross_entropy(logits, wanted[learned], reduction="none")
+        is_action = (wanted >= self._actions.first_id) & (wanted < self._actions.stop_id)
+        weights = torch.tensor(
+            [1.0 if example.thought is None else self._reasoning_weight for example in examples], device=wanted.device
+        )
+        return {
+            "words": (weights * losses.sum(1) / learned.sum(1)).mean(),
+            "actions": (weights * (losses * is_action).sum(1) / is_action.sum(1)).mean(),
+        }
+
+    def batch(self, examples: Sequence[PlanExample]) -> AnswerBatch:
+        """The examples' prompts as inference embeds them, and their answers. Raises TrainingError for a long one."""
+        embed = self.model.model.language_model.embed_tokens
+        embeddings, positions, labels = [], [], []
+        for example in examples:
+            prompt, prompt_positions = self.model.embed_prompt(list(example.ids), example.videos, self._vision_ids)
+            answer = torch.tensor(self.answer_ids(example), device=prompt.device)
+            length, limit = len(prompt) + len(answer), self.model.autovla_config.language.max_positions
+            if length > limit:
+                raise TrainingError(
+                    f"{example.sample.sample.token} has {length} tokens with its answer, but the model {limit}"
+                    " positions; shorten its thought"
+                )
+            embeddings.append(torch.cat([prompt, embed(answer).to(prompt.dtype)]))
+            positions.append(following(prompt_positions, len(answer)).T)
+            labels.append(torch.cat([answer.new_full((len(prompt),), IGNORED), answer]))
+        pad = nn.utils.rnn.pad_sequence
+        return AnswerBatch(
+            embeddings=pad(embeddings, batch_first=True),
+            positions=pad(positions, batch_first=True).permute(2, 0, 1),
+            labels=pad(labels, batch_first=True, padding_value=IGNORED),
+        )
+
+    def answer_ids(self, example: PlanExample) -> list[int]:
+        """The answer's tokens and the one that ends it; only up to the last known action where not all are known."""
+        text = answer_text(self._actions.text(example.actions), example.thought)
+        if len(example.actions) == ACTIONS_PER_PLAN:
+            end_id = self.model.autovla_config.eos_ids[0]
+            return [*self._tokenizer.encode(text, add_special_tokens=False), end_id]
+        ids: list[int] = self._tokenizer.encode(text.removesuffix(ANSWER_END), add_special_tokens=False)
+        return ids
+
+
+def following(positions: Tensor, count: int) -> Tensor:
+    """Rotary positions [3, L + count] of a prompt's [3, L] and the text after it, which goes on behind the largest."""
+    after = positions.max() + 1 + torch.arange(count, device=positions.device)
+    return torch.cat([positions, after.expand(3, -1)], dim=1)
+
+
+def states(model: AutoVlaModel, batch: AnswerBatch) -> Tensor:
+    """The language model's normalised last states [B, L, hidden].
+
+    The filling stands on the right, where causal attention hides it from every answer without a mask.
+    """
+    found: Tensor = model.model.language_model(
+        inputs_embeds=batch.embeddings, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    return found

@@ -1,0 +1,62 @@
+"""The card of an AutoVLA checkpoint that a recipe made: from what, by which steps, and how far each came."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, TrainingStep
+from opendrivevla_ros.training.card import PACKAGES, data_hash
+from opendrivevla_ros.training.loop import MEASURED
+from opendrivevla_ros.training.metrics import read_metrics
+
+
+def card(recipe: AutoVlaRecipe, folder: Path, *, model_id: str, begun: str, data: DriveStore) -> str:
+    """The card's text, in Markdown.
+
+    folder: of the run, with the metrics of each step. begun: from what weights. data: the training drives.
+    """
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return "\n".join(
+        [
+            f"# {model_id}",
+            "",
+            "AutoVLA, trained by `odv train` of opendrivevla_ros. Measure it where it is to drive before it plans for"
+            " a vehicle.",
+            "",
+            "## How it was made",
+            "",
+            f"- From: {begun}.",
+            f"- Data: {len(data.names)} stretches, {sum(data.lengths)} samples; SHA-256 of the drives"
+            f" {data_hash(data)}.",
+            f"- Seed: {recipe.seed}. Pictures: {recipe.image_size[0]}x{recipe.image_size[1]}.",
+            f"- Versions: {versions}.",
+            "",
+            "| step | learns from | steps | prompts | rate | first | last |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *(_row(step, folder) for step in recipe.training_steps),
+            "",
+            "First and last are means over a tenth of a step: of the loss, or of the reward.",
+            "",
+            "## How it drives",
+            "",
+            "By `odv evaluate world --checkpoint FOLDER --write FOLDER/README.md`, on test seeds:",
+            "",
+            "<!-- evaluation -->",
+            "<!-- end of evaluation -->",
+            "",
+        ]
+    )
+
+
+def _row(step: TrainingStep, folder: Path) -> str:
+    rows = read_metrics(folder / step.name)
+    tenth = max(len(rows) // 10, 1)
+    told = "loss" if isinstance(step, AnswerStep) else f"{MEASURED}reward"
+    first, last = (sum(row[told] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:]))
+    loop = step.loop
+    seen = loop.steps * loop.batch_size * loop.accumulation
+    taught = f"answers in {', '.join(step.reads)}"
+    if not isinstance(step, AnswerStep):
+        taught = f"rewards of {step.grpo.group} own answers a prompt in {', '.join(step.reads)}"
+    reached = f"{told.removeprefix(MEASURED)} {first:.3f} | {last:.3f}"
+    return f"| {step.name} | {taught} | {loop.steps} | {seen} | {loop.learning_rate:g} | {reached} |"

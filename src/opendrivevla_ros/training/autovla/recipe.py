@@ -1,0 +1,167 @@
+"""The recipes of AutoVLA: which steps follow one another, and every number that shapes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from opendrivevla_ros.training.autovla.answers import REASONING_WEIGHT
+from opendrivevla_ros.training.autovla.reinforcement import GrpoSettings
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.loop import LoopSettings
+from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
+
+
+@dataclass(frozen=True)
+class AnswerStep:
+    """Supervised fine-tuning. reads: TRAIN, and names of steps that drive. vision: whether the tower learns too."""
+
+    name: str
+    loop: LoopSettings
+    reads: tuple[str, ...] = (TRAIN,)
+    reasoning_weight: float = REASONING_WEIGHT
+    vision: bool = True
+
+
+@dataclass(frozen=True)
+class ReinforcementStep:
+    """Reinforcement fine-tuning; the batch_size of its loop counts prompts, each with a group of answers."""
+
+    name: str
+    loop: LoopSettings
+    grpo: GrpoSettings
+    reads: tuple[str, ...] = (TRAIN,)
+
+
+TrainingStep = AnswerStep | ReinforcementStep
+Step = TrainingStep | OwnDrivesStep
+
+
+@dataclass(frozen=True)
+class AutoVlaRecipe:
+    """scenarios, validation: drawn of the two splits. steps: in their order. See `recipe.Recipe`."""
+
+    scenarios: int
+    validation: int
+    image_size: tuple[int, int]
+    steps: tuple[Step, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises TrainingError for a step that reads drives which no step before it draws."""
+        drawn = {TRAIN}
+        for step in self.steps:
+            if isinstance(step, OwnDrivesStep):
+                drawn.add(step.name)
+            elif missing := [kind for kind in step.reads if kind not in drawn]:
+                raise TrainingError(f"{step.name} reads {missing[0]}, which no step before it draws")
+
+    @property
+    def training_steps(self) -> tuple[TrainingStep, ...]:
+        """The steps that train."""
+        return tuple(step for step in self.steps if not isinstance(step, OwnDrivesStep))
+
+    def without(self, names: Sequence[str]) -> "AutoVlaRecipe":
+        """The recipe with these stages left out, and with them the drives that they would draw.
+
+        Raises TrainingError for an unknown one.
+        """
+        left_out = [self.step(name) for name in names]
+        kept = [step for step in self.steps if step not in left_out]
+        return replace(self, steps=tuple(_unread(step, names) for step in kept))
+
+    def of_recorded_drives(self) -> "AutoVlaRecipe":
+        """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
+        return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep)])
+
+    def step(self, name: str) -> Step:
+        """The step of that name. Raises TrainingError."""
+        found = {step.name: step for step in self.steps}
+        if name not in found:
+            raise TrainingError(f"unknown stage {name!r}; the recipe's are, in their order, {', '.join(found)}")
+        return found[name]
+
+
+def _unread(step: Step, drives: Sequence[str]) -> Step:
+    if isinstance(step, OwnDrivesStep):
+        return step
+    return replace(step, reads=tuple(kind for kind in step.reads if kind not in drives))
+
+
+# A third of its moments are slow: with the published weight, made for data with few of them, fast answers would hardly
+# be learned. A slow answer has about four times the tokens of a fast one, and the word that tells the two apart is one
+# of them: with this weight it counts alike in both.
+SMALL_REASONING_WEIGHT = 4.0
+
+AUTOVLA_SMALL = AutoVlaRecipe(
+    scenarios=2240,
+    validation=140,
+    image_size=(224, 126),
+    steps=(
+        AnswerStep(
+            "answers",
+            LoopSettings(
+                steps=6000, learning_rate=1e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
+            ),
+            reasoning_weight=SMALL_REASONING_WEIGHT,
+        ),
+        OwnDrivesStep("own_drives", first=2520, scenarios=280),
+        AnswerStep(
+            "refinement",
+            LoopSettings(
+                steps=2000, learning_rate=5e-4, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
+            ),
+            reads=(TRAIN, "own_drives"),
+            reasoning_weight=SMALL_REASONING_WEIGHT,
+        ),
+        OwnDrivesStep("refined_drives", first=5400, scenarios=140),
+        ReinforcementStep(
+            "reinforcement",
+            LoopSettings(
+                steps=600,
+                learning_rate=1e-5,
+                batch_size=8,
+                warmup_steps=20,
+                weight_decay=0.0,
+                clip_norm=1.0,
+                save_every=20,
+            ),
+            GrpoSettings(group=8, most_thought=200, rank=0),
+            reads=(TRAIN, "refined_drives"),
+        ),
+    ),
+)
+
+# The published numbers (arXiv 2506.13757, appendix), for a checkpoint of Qwen2.5-VL-3B to go on from.
+AUTOVLA_BASE = AutoVlaRecipe(
+    scenarios=2240,
+    validation=140,
+    image_size=(448, 252),
+    steps=(
+        AnswerStep(
+            "answers",
+            LoopSettings(
+                steps=4000,
+                learning_rate=1e-5,
+                batch_size=32,
+                warmup_steps=500,
+                precision="bf16",
+                gradient_checkpointing=True,
+            ),
+            vision=False,
+        ),
+        OwnDrivesStep("own_drives", first=2520, scenarios=280),
+        ReinforcementStep(
+            "reinforcement",
+            LoopSettings(
+                steps=6000,
+                learning_rate=3e-5,
+                batch_size=8,
+                warmup_steps=100,
+                precision="bf16",
+                gradient_checkpointing=True,
+            ),
+            GrpoSettings(),
+            reads=(TRAIN, "own_drives"),
+        ),
+    ),
+)
+RECIPES = {"autovla-small": AUTOVLA_SMALL, "autovla-base": AUTOVLA_BASE}

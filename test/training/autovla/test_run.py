@@ -1,0 +1,144 @@
+"""A recipe of AutoVLA with tiny numbers: drives, answers, own drives, reinforcement, and a checkpoint that plans."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from policies.autovla.tiny import tiny_model, write_folder
+from training.autovla.drives import drives
+
+from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.datasets.drive_store import StoredSample
+from opendrivevla_ros.language.action_lattice import lattice
+from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
+from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.training.autovla.recipe import RECIPES, AnswerStep, AutoVlaRecipe, ReinforcementStep
+from opendrivevla_ros.training.autovla.reinforcement import GrpoSettings
+from opendrivevla_ros.training.autovla.run import AutoVlaRun
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.loop import LoopSettings
+from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
+from opendrivevla_ros.training.run_state import load_state
+
+TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
+GRPO = GrpoSettings(group=2, most_thought=6, rank=0)
+TINY = AutoVlaRecipe(
+    scenarios=8,
+    validation=1,
+    image_size=(224, 126),
+    steps=(
+        AnswerStep("answers", TWO_STEPS),
+        OwnDrivesStep("own_drives", first=8, scenarios=1),
+        ReinforcementStep("reinforcement", TWO_STEPS, GRPO, reads=(TRAIN, "own_drives")),
+        ReinforcementStep("low_rank", TWO_STEPS, replace(GRPO, rank=2)),
+    ),
+)
+
+
+def constant(sample: StoredSample, plan: Trajectory) -> float:
+    return float(plan.xy[0, 0])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> AutoVlaRun:
+    """Run to its end, with the words that the tokenizer knows by itself."""
+    folder = tmp_path_factory.mktemp("recipe")
+    build_tokenizer(lattice()).save_pretrained(str(folder / "tokenizer"))
+    made = AutoVlaRun(TINY, folder, constant)
+    assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
+    for step in TINY.steps:
+        assert not made.is_done(step)
+        if isinstance(step, OwnDrivesStep):
+            assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
+        else:
+            made.run(step)
+        assert made.is_done(step)
+    return made
+
+
+def test_every_step_leaves_weights_and_a_finite_curve(run: AutoVlaRun):
+    for step in TINY.training_steps:
+        rows = read_metrics(run.folder / step.name)
+        assert [row["step"] for row in rows] == [1, 2]
+        assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_the_checkpoint_plans_and_says_how_it_was_made(run: AutoVlaRun):
+    folder = run.export()
+    policy = load_policy(folder, samples=0)
+    plan = policy.plan(run.drives("validation").read(0)[0].sample.observation)
+    assert plan.trajectory.xy.shape == (10, 2)
+    assert policy.info.trained
+    text = (folder / "README.md").read_text()
+    assert "- From: random weights." in text
+    assert "| answers | answers in train | 2 | 4 | 0.001 | loss " in text
+    assert "| reinforcement | rewards of 2 own answers a prompt in train, own_drives | 2 | 4 | 0.001 | reward " in text
+
+
+def test_low_rank_changes_are_in_the_weights_that_are_left(run: AutoVlaRun):
+    before, after = (run.weights_after(step) for step in run.recipe.training_steps[1:])
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.split(".")[-2] in ("q_proj", "k_proj", "v_proj", "o_proj") for name in changed)
+    assert before.keys() == after.keys()
+
+
+def test_two_processes_share_the_prompts_and_not_the_groups(run: AutoVlaRun, tmp_path: Path):
+    for name in ("drives", "tokenizer", "answers"):
+        shutil.copytree(run.folder / name, tmp_path / name)
+    script = tmp_path / "together.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from training.autovla.test_run import TINY, constant\n"
+        "from opendrivevla_ros.training.autovla.run import AutoVlaRun\n"
+        "AutoVlaRun(TINY, Path(__file__).parent, constant).run(TINY.step('reinforcement'))\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, check=True, timeout=180)
+    state = load_state(tmp_path / "reinforcement")
+    assert state is not None
+    assert (state.settings["processes"], state.settings["batch_size"]) == (2, 1)
+    alone, together = (read_metrics(folder / "reinforcement") for folder in (run.folder, tmp_path))
+    for name in ("measured_reward", "measured_slow"):  # the first answers are the same ones
+        assert together[0][name] == pytest.approx(alone[0][name], abs=1e-5)
+
+
+def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
+    start = write_folder(tmp_path / "start", tiny_model())
+    drives(tmp_path / "run" / "drives" / TRAIN)
+    recipe = replace(TINY, steps=TINY.steps[:1])
+    made = AutoVlaRun(recipe, tmp_path / "run", constant, start=start)
+    made.run(recipe.training_steps[0])
+    folder = made.export()
+    assert load_policy(folder, samples=0).info.model_id == "autovla-tiny"
+    assert "- From: SHA-256 " in (folder / "README.md").read_text()
+
+
+def test_a_step_before_its_turn_is_refused(tmp_path: Path):
+    build_tokenizer(lattice()).save_pretrained(str(tmp_path / "tokenizer"))
+    run = AutoVlaRun(TINY, tmp_path, constant)
+    with pytest.raises(TrainingError, match=r"the stage answers is not done in .*; run it first"):
+        run.run(TINY.training_steps[1])
+
+
+def test_recorded_drives_are_learned_from_without_anybody_driving():
+    for recipe in RECIPES.values():
+        recorded = recipe.of_recorded_drives()
+        assert recorded.steps == recorded.training_steps
+        assert all(step.reads == (TRAIN,) for step in recorded.training_steps)
+
+
+def test_drives_that_nobody_draws_cannot_be_read():
+    step = AnswerStep("answers", TWO_STEPS, reads=("own_drives",))
+    with pytest.raises(TrainingError, match="answers reads own_drives, which no step before it draws"):
+        replace(TINY, steps=(step, *TINY.steps[1:]))
+    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, answers, "):
+        TINY.step("warp")
