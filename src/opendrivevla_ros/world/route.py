@@ -11,7 +11,7 @@ from opendrivevla_ros.world.path import Path
 from opendrivevla_ros.world.road_builder import STOP_LINE_AT
 from opendrivevla_ros.world.state import RoadMap
 
-COMMAND_AHEAD = 35.0  # metres before a junction at which its command is given
+COMMAND_AHEAD = 60.0  # metres before a junction at which its command is given; drivers slow down for a turn from 50
 LATERAL_ACCELERATION = 2.0  # m/s^2 that drivers accept in bends
 APPROACH_DECELERATION = 1.3  # m/s^2 at which they slow down for a bend
 
