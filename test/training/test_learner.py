@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> DriveStore:
 
 def moments_of(store: DriveStore) -> list[Moment]:
     stored = [one for index in range(len(store.names)) for one in store.read(index, pictures=False)]
-    return [(true_features(one, CONFIG), plan_label(one.sample)) for one in stored]
+    return [Moment(true_features(one, CONFIG), plan_label(one.sample)) for one in stored]
 
 
 def test_it_learns_what_the_expert_did(store: DriveStore):

@@ -15,10 +15,12 @@ from opendrivevla_ros.training.language_batches import POINT_METRES, Turn
 from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBERS, SpokenSample
 from opendrivevla_ros.training.lessons import Lesson, Lessons, LessonTraining
 from opendrivevla_ros.training.moments import Moment, Moments
+from opendrivevla_ros.training.text_tasks import TextTask
 from opendrivevla_ros.training.token_reader import EGO_NUMBERS
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
 
 PATH = torch.tensor([[0.0, 4.0 * step] for step in range(1, 7)])
+TASK = TextTask("plan", "Map information: <map_start><MAP><map_end>\nvy: 3.93\nPlanning trajectory: <trajectory>", "")
 TURN = Turn("Planning trajectory: <trajectory>", Features(None, torch.zeros(1, 1), torch.zeros(1, 1)), "")
 
 
@@ -38,7 +40,7 @@ def truth(agents: int, lines: int, seed: int = 0) -> Features:
 
 def moment(agents: int = 2, lines: int = 3, seed: int = 0, path: torch.Tensor = PATH) -> Moment:
     plan = PlanLabel(torch.full((EGO_NUMBERS,), 0.5), path, torch.ones(6, dtype=torch.bool))
-    return truth(agents, lines, seed), plan
+    return Moment(truth(agents, lines, seed), plan, TASK.user)
 
 
 def lesson(*moments: Moment) -> Lesson:
@@ -83,7 +85,13 @@ def test_a_moment_is_thought_about_alike_beside_any_other(school: LessonTraining
 def test_thinking_teaches_what_reads_features_and_the_layers_up_to_the_thought_alone(school: LessonTraining):
     school([lesson(moment())])["thinking"].backward()
     learned = {name for name, part in school.named_parameters() if part.grad is not None and part.grad.any()}
-    for beginning in ("encoder.agents", "encoder.lines", "ego.", "answers.thought.", "language.model.layers.0."):
+    for beginning in (
+        "encoder.agents",
+        "encoder.lines",
+        "language.model.embed_tokens",
+        "answers.thought.",
+        "language.model.layers.0.",
+    ):
         assert any(name.startswith(beginning) for name in learned), beginning
     assert not any(
         name.startswith(("language.model.layers.2.", "language.lm_head", "answers.written")) for name in learned
@@ -95,8 +103,10 @@ def test_seen_features_are_thought_about_as_they_are(tokenizer: PreTrainedTokeni
     seen = Features(torch.randn(3, 16), torch.randn(2, 16), torch.randn(1, 16))
     for block in vars(seen).values():
         block.requires_grad_()
-    plan = moment()[1]
-    training([Lesson(replace(TURN, features=seen, answer="Yes."), [(seen, plan)])])["thinking"].backward()
+    plan = moment().plan
+    training([Lesson(replace(TURN, features=seen, answer="Yes."), [Moment(seen, plan, TASK.user)])])[
+        "thinking"
+    ].backward()
     assert all((block.grad != 0).any(1).all() for block in vars(seen).values())
 
 
@@ -119,6 +129,23 @@ def test_moments_without_a_known_future_are_left_out():
         Moments([unknown])
 
 
-def _parted(one: Moment) -> tuple[Features, tuple[()], float, PlanLabel]:
-    """The arguments of a sample without words."""
-    return one[0], (), 0.0, one[1]
+def _parted(one: Moment) -> tuple[Features, tuple[TextTask], float, PlanLabel]:
+    """The arguments of a sample that has nothing to say but its plan."""
+    return one.features, (TASK,), 0.0, one.plan
+
+
+def test_inner_matrices_are_neither_the_words_nor_the_heads(school: LessonTraining):
+    inner = {id(matrix) for matrix in school.inner_matrices()}
+    assert all(matrix.ndim == 2 for matrix in school.inner_matrices())
+    model = school.language.model
+    assert id(model.layers[0].mlp.up_proj.weight) in inner
+    assert id(model.mm_projector_track[0].weight) in inner
+    assert id(model.embed_tokens.weight) not in inner
+    assert not inner & {id(parameter) for parameter in school.answers.parameters()}
+
+
+def test_how_the_ego_moves_is_read_from_the_words_of_the_prompt(school: LessonTraining):
+    other = moment()._replace(user=TASK.user.replace("3.93", "8.14"))
+    slow, fast, same = (school([lesson(one)])["thinking"].item() for one in (moment(), other, moment()))
+    assert slow == same
+    assert abs(slow - fast) > 1e-6

@@ -46,10 +46,10 @@ class Learner(nn.Module):
 
     def _tokens(self, moments: Sequence[Moment]) -> list[FrameTokens]:
         nothing = torch.zeros(0, self.config.embed_dim)
-        encoded = self.encoder([truth for truth, _ in moments])
+        encoded = self.encoder([moment.features for moment in moments])
         return [
-            FrameTokens(nothing, seen.agents, seen.map_elements, plan)
-            for seen, (_, plan) in zip(encoded, moments, strict=True)
+            FrameTokens(nothing, seen.agents, seen.map_elements, moment.plan)
+            for seen, moment in zip(encoded, moments, strict=True)
         ]
 
 
@@ -68,7 +68,7 @@ class LearnerPolicy(BlindPolicy):
         """What the learner makes of the recorded moment."""
         stored = self._record[-1]
         features = true_features(stored, self._learner.config)
-        path = self._learner.path((features, plan_label(stored.sample)))
+        path = self._learner.path(Moment(features, plan_label(stored.sample)))
         return lidar_path_to_base(path, np.asarray(observation.rig.lidar_to_base)), None
 
 

@@ -1,8 +1,8 @@
 """What the language stages train: turns that are spoken, and beside them moments that are only thought about.
 
 The published models start from a language model that others trained. The small one starts from nothing, and how to
-drive takes more moments than how to write. So beside each turn go moments without a word: features and the ego's
-motion as numbers, to where the plan is thought of (`FirstThought`), which costs a tenth of a turn. In schooling the
+drive takes more moments than how to write. So beside each turn go moments without an answer: features and the words
+behind them, to where the plan is thought of (`FirstThought`), which costs less than half of a turn. In schooling the
 truth stands in place of features: it costs no picture and no perception.
 """
 
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
+from opendrivevla_ros.language.prompt import chat_prompt
 from opendrivevla_ros.training.language_batches import AnswerLosses, LanguageBatches, Turn
 from opendrivevla_ros.training.language_data import SeenTurns
 from opendrivevla_ros.training.moments import Moment, Moments
-from opendrivevla_ros.training.token_reader import EGO_NUMBERS
 from opendrivevla_ros.training.truth_encoder import TruthEncoder, together
 
-BEFORE, BETWEEN, AFTER = 40, 8, 48  # places as in a prompt: before the first block, between two, and up to its end
-
-INNER = ("language.model.layers.", "language.model.mm_projector_", "encoder.", "ego.")
+BEFORE, BETWEEN = 40, 8  # places as in a prompt: before the first block, and between two
+LAST_BLOCK = "<MAP>"  # behind it stand the words that differ from moment to moment
+INNER = ("language.model.layers.", "language.model.mm_projector_", "encoder.")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class LessonTraining(nn.Module):
         width = model.language_config.hidden_size
         self.language = model
         self.answers = AnswerLosses(width)
-        self.ego = nn.Sequential(nn.Linear(EGO_NUMBERS, width), nn.GELU(), nn.Linear(width, width))
         self.encoder = TruthEncoder(model.language_config.feature_size) if truth else None
+        self._tokenizer, self._system_text = tokenizer, system_text
         self._batches = LanguageBatches(model, tokenizer, system_text=system_text, end_id=end_id)
 
     def forward(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
@@ -88,12 +88,12 @@ class LessonTraining(nn.Module):
     def _thinking(self, moments: Sequence[Moment]) -> Tensor:
         model = self.language.model
         device = model.embed_tokens.weight.device
-        plans = [plan.to(device) for _, plan in moments]
-        seen = [features.to(device) for features in self._seen([features for features, _ in moments])]
+        seen = [features.to(device) for features in self._seen([moment.features for moment in moments])]
+        words = [torch.tensor(self._behind_features(moment.user), device=device) for moment in moments]
         blocks: list[tuple[Tensor, ...]] = [
             together(model.mm_projector_track, [features.agents for features in seen]),
             together(model.mm_projector_map, [features.map_elements for features in seen]),
-            self.ego(torch.stack([plan.ego for plan in plans])).split(1),
+            model.embed_tokens(torch.cat(words)).split([len(some) for some in words]),
         ]
         if seen[0].scene is not None:
             blocks.insert(0, together(model.mm_projector_scene, [features.scene for features in seen]))
@@ -108,12 +108,18 @@ class LessonTraining(nn.Module):
             output_hidden_states=True,
         ).hidden_states
         asked = torch.tensor([len(some) - 1 for some in places], device=device)
-        points = torch.stack([plan.path for plan in plans])
+        points = torch.stack([moment.plan.path for moment in moments]).to(device)
         return self.answers.thought.error(states, asked, points, torch.ones(len(points), device=device))
+
+    def _behind_features(self, user: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(
+            chat_prompt(self._system_text, user).rpartition(LAST_BLOCK)[2], add_special_tokens=False
+        )
+        return ids
 
 
 def _places(lengths: Sequence[int]) -> Tensor:
-    """Positions of blocks of these lengths, the last of which is the end of the question."""
-    gaps = [BEFORE, *[BETWEEN] * (len(lengths) - 2), AFTER]
+    """Positions of blocks of these lengths, the last of which is the words that follow on the one before."""
+    gaps = [BEFORE, *[BETWEEN] * (len(lengths) - 2), 0]
     ends = accumulate(gap + length for gap, length in zip(gaps, lengths, strict=True))
     return torch.cat([torch.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)])

@@ -1,6 +1,7 @@
-"""Moments that are planned in without a word: what there is to see, how the ego moves, and where it went."""
+"""Moments that are planned in without an answer: what there is to see, how the ego moves, and where it went."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
@@ -9,14 +10,24 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample
 
-Moment = tuple[Features, PlanLabel]
+
+class Moment(NamedTuple):
+    """user: the message that asks for the plan; empty for who reads no words."""
+
+    features: Features
+    plan: PlanLabel
+    user: str = ""
 
 
 class Moments(Dataset[Moment]):
     """Those of the samples whose plan is known to its end. Raises TrainingError where there is none."""
 
     def __init__(self, samples: Sequence[SpokenSample]) -> None:
-        self._moments = [(sample.features, sample.plan) for sample in samples if sample.plan is not None]
+        self._moments = [
+            Moment(sample.features, sample.plan, _planning_message(sample))
+            for sample in samples
+            if sample.plan is not None
+        ]
         if not self._moments:
             raise TrainingError(f"none of {len(samples)} samples has a known future; draw or record longer drives")
 
@@ -25,3 +36,7 @@ class Moments(Dataset[Moment]):
 
     def __getitem__(self, index: int) -> Moment:
         return self._moments[index]
+
+
+def _planning_message(sample: SpokenSample) -> str:
+    return next(task.user for task in sample.tasks if task.kind == "plan")
