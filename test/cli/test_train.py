@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from policies.autovla.tiny import tiny_model, write_folder
 from training.autovla.drives import drives
 from typer.testing import CliRunner
 
@@ -100,6 +101,32 @@ def test_autovla_trains_a_stage_by_its_own_recipe_and_is_done_the_second_time(
     assert len(launched) == 1
 
 
+def test_a_teacher_plans_before_a_stage_that_it_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
+    tiny = AutoVlaRecipe(8, 1, (112, 63), (AnswerStep("answers", two_steps),))
+    monkeypatch.setitem(autovla_recipe.RECIPES, "autovla-small", tiny)
+    teacher = write_folder(tmp_path / "teacher", tiny_model())
+    launched: list[list[str]] = []
+
+    def run_here(arguments: list[str], processes: int, *, what: str) -> None:
+        launched.append(arguments)
+        taught = tiny.taught((112, 56))
+        AutoVlaRun(taught, tmp_path, driver_reward, teacher=teacher).run(taught.training_steps[0])
+
+    monkeypatch.setattr(train_autovla, "launch", run_here)
+    monkeypatch.setattr(AutoVlaRun, "draw", lambda run, processes: iter([1.0]))
+    drives(tmp_path / "drives" / "train", speeds=(4.0,))
+    options = ("--preset", "autovla-small", "--output", str(tmp_path), "--teacher", str(teacher), "--processes", "1")
+    code, output = said("taught_answers", *options)
+    assert code == 0, output
+    assert launched == [["train", "taught_answers", *options[:6]]]
+    assert "taught_answers: 2 steps in" in output
+    assert [row["step"] for row in read_metrics(tmp_path / "taught_answers")] == [1, 2]
+    code, output = said("taught_answers", *options)
+    assert code == 0
+    assert "taught_answers: done before" in output
+
+
 def test_what_autovla_goes_on_from_is_asked_for_and_refused_elsewhere(tmp_path: Path):
     code, output = said("--preset", "autovla-base", "--output", str(tmp_path))
     assert code == 1
@@ -107,6 +134,9 @@ def test_what_autovla_goes_on_from_is_asked_for_and_refused_elsewhere(tmp_path: 
     code, output = said("--start", str(tmp_path), "--output", str(tmp_path))
     assert code == 1
     assert "--start is of autovla-small and autovla-base, not of small; leave it out" in output
+    code, output = said("--teacher", str(tmp_path), "--output", str(tmp_path))
+    assert code == 1
+    assert "--teacher is of autovla-small and autovla-base, not of small; leave it out" in output
     code, output = said("warp", "--preset", "autovla-small", "--output", str(tmp_path))
     assert code == 1
     assert "unknown stage 'warp'; the recipe's are, in their order, answers, own_drives" in output

@@ -54,6 +54,9 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="AutoVLA checkpoint folder to go on from in place of random weights.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder of a larger AutoVLA that teaches the one that is made.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A nuScenes-format data set to learn from in place of the driving world.")
     ] = None,
@@ -71,9 +74,10 @@ def train(
     with one_sentence_errors(), packages_of_the_world():
         if preset not in PRESETS:
             raise CommandError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-        output = output or Path("runs") / preset
-        if start is not None and preset not in AUTOVLA:
-            raise CommandError(f"--start is of {' and '.join(AUTOVLA)}, not of {preset}; leave it out")
+        output = output or Path("runs") / (preset if teacher is None else f"{preset}-taught")
+        for option, folder in (("--start", start), ("--teacher", teacher)):
+            if folder is not None and preset not in AUTOVLA:
+                raise CommandError(f"{option} is of {' and '.join(AUTOVLA)}, not of {preset}; leave it out")
         if preset == "autovla-base" and start is None:
             raise CommandError("autovla-base goes on from a checkpoint; give its folder by --start")
         if preset == "ego_state":
@@ -93,6 +97,7 @@ def train(
                     without=without or (),
                     processes=processes,
                     start=start,
+                    teacher=teacher,
                     source=(lambda run: _scenes(data, version, split, instructions or (), run)) if data else None,
                 )
                 return

@@ -19,21 +19,26 @@ def train_autovla(
     without: Sequence[str],
     processes: int,
     start: Path | None,
+    teacher: Path | None,
     source: "Callable[[AutoVlaRun], Iterator[float]] | None",
 ) -> None:
     """Runs the stages of a preset's recipe, or all, and exports the checkpoint after all; see `cli.train`.
 
-    source: takes recorded drives into a run in place of those of the world, and yields the share that is in. Raises
-    CheckpointError, CommandError, DatasetError and TrainingError.
+    teacher: of the stages that distil; before each, it plans where it has not. source: takes recorded drives into a
+    run in place of those of the world, and yields the share that is in. Raises CheckpointError, CommandError,
+    DatasetError and TrainingError.
     """
     from opendrivevla_ros.evaluation.logged_score import driver_reward
-    from opendrivevla_ros.training.autovla.recipe import RECIPES
+    from opendrivevla_ros.policies.autovla.model import load_config
+    from opendrivevla_ros.training.autovla.recipe import RECIPES, DistillationStep
     from opendrivevla_ros.training.autovla.run import AutoVlaRun
     from opendrivevla_ros.training.recipe import OwnDrivesStep
 
     whole = RECIPES[preset]
+    if teacher is not None:
+        whole = whole.taught(load_config(teacher).image_size)
     recipe = (whole if source is None else whole.of_recorded_drives()).without(without)
-    run = AutoVlaRun(recipe, output, driver_reward, start=start)
+    run = AutoVlaRun(recipe, output, driver_reward, start=start, teacher=teacher)
     steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
     if is_launched():  # for one stage
         for trained in recipe.training_steps:
@@ -48,12 +53,15 @@ def train_autovla(
     options = ["--preset", preset, "--output", str(output)]
     options += [part for step in whole.steps if step.name not in kept for part in ("--without", step.name)]
     options += [] if start is None else ["--start", str(start)]
+    options += [] if teacher is None else ["--teacher", str(teacher)]
     for step in steps:
         if run.is_done(step):
             console.print(f"{step.name}: done before")
         elif isinstance(step, OwnDrivesStep):
             show_progress(step.name, run.drive(step, count))
         else:
+            if isinstance(step, DistillationStep):
+                show_progress("the teacher plans", run.plan(step, count))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
             launch(["train", step.name, *options], count, what=f"the stage {step.name}")
     if not stages:

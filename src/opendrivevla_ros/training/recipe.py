@@ -159,7 +159,7 @@ SMALL = Recipe(
     validation=140,
     image_size=(224, 126),
     steps=(
-        LearnerStep("learner", LoopSettings(steps=3000, learning_rate=1e-3, batch_size=128, clip_norm=1.0)),
+        LearnerStep("learner", LoopSettings(steps=4000, learning_rate=3e-3, batch_size=128, clip_norm=1.0)),
         OwnDrivesStep("learner_drives", first=2240, scenarios=280, learner="learner"),
         OwnDrivesStep("unseen_drives", first=4000, scenarios=1400, learner="learner", pictures=False),
         PerceptionStep("perception", LoopSettings(steps=3000, learning_rate=6e-4, batch_size=4, save_every=100), 2),
@@ -172,10 +172,10 @@ SMALL = Recipe(
         LanguageStep(
             "schooling",
             "schooling",
-            _speaking(4500, 1.2e-3),
+            _speaking(4500, 1.5e-3),
             reads=(TRAIN, "learner_drives", "unseen_drives"),
             truth=True,
-            moments=16,
+            moments=8,
         ),
         OwnDrivesStep("schooled_drives", first=2800, scenarios=240, learner="schooling"),
         LanguageStep(
@@ -193,7 +193,7 @@ SMALL = Recipe(
         LanguageStep(
             "driving",
             "instruction",
-            _speaking(1600, 8e-4),
+            _speaking(1600, 1.5e-3),
             reads=(TRAIN, "learner_drives", "schooled_drives"),
             moments=8,
         ),
@@ -203,7 +203,7 @@ SMALL = Recipe(
             "instruction",
             _speaking(800, 5e-4),
             reads=(TRAIN, "learner_drives", "schooled_drives", "own_drives"),
-            moments=16,
+            moments=8,
         ),
     ),
 )

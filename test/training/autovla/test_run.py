@@ -111,6 +111,22 @@ def test_two_processes_share_the_prompts_and_not_the_groups(run: AutoVlaRun, tmp
         assert together[0][name] == pytest.approx(alone[0][name], abs=1e-5)
 
 
+@pytest.mark.parametrize("muon", [True, False])
+def test_the_matrices_of_the_language_layers_alone_learn_by_muon(tmp_path: Path, *, muon: bool):
+    start = write_folder(tmp_path / "start", tiny_model())
+    drives(tmp_path / "run" / "drives" / TRAIN)
+    step = AnswerStep("answers", TWO_STEPS, muon=muon)
+    made = AutoVlaRun(replace(TINY, steps=(step,)), tmp_path / "run", constant, start=start)
+    made.run(step)
+    state = load_state(tmp_path / "run" / "answers")
+    assert state is not None
+    layers = tiny_model().model.language_model.layers
+    matrices = [weight for weight in layers.parameters() if weight.dim() == 2]
+    assert len(matrices) == 14  # q, k, v, o, gate, up and down of two layers
+    by_muon = len(state.optimizer["muon"]["state"]) if "muon" in state.optimizer else 0
+    assert by_muon == (len(matrices) if muon else 0)
+
+
 def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
     start = write_folder(tmp_path / "start", tiny_model())
     drives(tmp_path / "run" / "drives" / TRAIN)

@@ -36,6 +36,23 @@ class AnswerBatch:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a model gives for the K tokens of B answers, each after those before it.
+
+    logits: float32 [K, vocabulary], answer after answer. wanted: int64 [B, L - 1], the tokens in their places,
+    IGNORED elsewhere.
+    """
+
+    logits: Tensor
+    wanted: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """int64 [K], the wanted tokens alone."""
+        return self.wanted[self.wanted != IGNORED]
+
+
 class AnswerTraining(nn.Module):
     """What the loop trains: a list of examples to the loss of their answers."""
 
@@ -56,12 +73,22 @@ class AnswerTraining(nn.Module):
 
     def forward(self, examples: Sequence[PlanExample]) -> dict[str, Tensor]:
         """{"words": L_LM, "actions": L_action}, means over the examples of w times each."""
+        told = self.told(examples)
+        return self.means(examples, told, F.cross_entropy(told.logits, told.tokens, reduction="none"))
+
+    def told(self, examples: Sequence[PlanExample]) -> Told:
+        """The logits at the examples' answers. Raises TrainingError for an answer that is too long."""
         batch = self.batch(examples)
         wanted = batch.labels[:, 1:]
+        logits = self.model.lm_head(states(self.model, batch)[:, :-1][wanted != IGNORED]).float()
+        return Told(logits, wanted)
+
+    def means(self, examples: Sequence[PlanExample], told: Told, of_tokens: Tensor) -> dict[str, Tensor]:
+        """Losses [K] of the answers' tokens as `forward` gives them: over whole answers, and over their actions."""
+        wanted = told.wanted
         learned = wanted != IGNORED
-        logits = self.model.lm_head(states(self.model, batch)[:, :-1][learned]).float()
         losses = torch.zeros(wanted.shape, device=wanted.device)
-        losses[learned] = F.cross_entropy(logits, wanted[learned], reduction="none")
+        losses[learned] = of_tokens
         is_action = (wanted >= self._actions.first_id) & (wanted < self._actions.stop_id)
         weights = torch.tensor(
             [1.0 if example.thought is None else self._reasoning_weight for example in examples], device=wanted.device

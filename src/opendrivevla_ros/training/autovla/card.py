@@ -4,7 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, TrainingStep
+from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, DistillationStep, TrainingStep
 from opendrivevla_ros.training.card import PACKAGES, data_hash
 from opendrivevla_ros.training.loop import MEASURED
 from opendrivevla_ros.training.metrics import read_metrics
@@ -56,7 +56,9 @@ def _row(step: TrainingStep, folder: Path) -> str:
     loop = step.loop
     seen = loop.steps * loop.batch_size * loop.accumulation
     taught = f"answers in {', '.join(step.reads)}"
-    if not isinstance(step, AnswerStep):
+    if isinstance(step, DistillationStep):
+        taught += f", and its teacher's there, at temperature {step.temperature:g}"
+    elif not isinstance(step, AnswerStep):
         taught = f"rewards of {step.grpo.group} own answers a prompt in {', '.join(step.reads)}"
     reached = f"{told.removeprefix(MEASURED)} {first:.3f} | {last:.3f}"
     return f"| {step.name} | {taught} | {loop.steps} | {seen} | {loop.learning_rate:g} | {reached} |"

@@ -43,7 +43,7 @@ class PlanExample:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """A stored sample, and where it is stored."""
 
     store: int
@@ -57,9 +57,10 @@ class _Place:
 class _Moment:
     """A place with those before it that its videos may show, and what is to be said.
 
-    stretches: (store, stretch, first, stop) of the samples, its own last.
+    token: of its sample. stretches: (store, stretch, first, stop) of the samples, its own last.
     """
 
+    token: str
     stretches: tuple[tuple[int, int, int, int], ...]
     actions: tuple[int, ...]
     thought: str | None
@@ -89,7 +90,7 @@ class PlanExamples(Dataset[PlanExample]):
         self._moments = [
             moment
             for number, store in enumerate(self._stores)
-            for scene in _scenes(number, store)
+            for scene in scenes(number, store)
             for moment in _moments(scene, config.frames, actions)
         ]
         where = ", ".join(str(store.folder) for store in self._stores)
@@ -101,6 +102,11 @@ class PlanExamples(Dataset[PlanExample]):
 
     def __len__(self) -> int:
         return len(self._moments) * self._rounds
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The samples' tokens, in the order of one round."""
+        return tuple(moment.token for moment in self._moments)
 
     @property
     def slow_share(self) -> float:
@@ -125,10 +131,10 @@ class PlanExamples(Dataset[PlanExample]):
         )
 
 
-def _scenes(number: int, store: DriveStore) -> Iterator[list[_Place]]:
-    """The samples of each scene of a store in the order of time, without their pictures."""
+def scenes(number: int, store: DriveStore) -> Iterator[list[Place]]:
+    """The samples of each scene of store `number` in the order of time, without their pictures."""
     places = [
-        _Place(number, stretch, offset, stored.sample, _thought(stored))
+        Place(number, stretch, offset, stored.sample, _thought(stored))
         for stretch in range(len(store.names))
         for offset, stored in enumerate(store.read(stretch, pictures=False))
     ]
@@ -142,13 +148,14 @@ def _thought(stored: StoredSample) -> str | None:
     return thought_of(stored.words) if unlabelled or needs_thought(stored.sample) else None
 
 
-def _moments(scene: Sequence[_Place], frames: int, actions: ActionTokens) -> Iterator[_Moment]:
+def _moments(scene: Sequence[Place], frames: int, actions: ActionTokens) -> Iterator[_Moment]:
     for index, place in enumerate(scene):
         way = known_way([later.sample for later in scene[index : index + ACTIONS_PER_PLAN + 1]])
         if len(way) >= LEAST_ACTIONS:
             shown = groupby(scene[max(index + 1 - frames, 0) : index + 1], key=lambda one: (one.store, one.stretch))
             offsets = {key: [one.offset for one in group] for key, group in shown}
             yield _Moment(
+                token=place.sample.token,
                 stretches=tuple((*key, some[0], some[-1] + 1) for key, some in offsets.items()),
                 actions=tuple(int(action) for action in actions.codebook.encode(way)),
                 thought=place.thought,

@@ -1,5 +1,6 @@
 """The recipes of AutoVLA: which steps follow one another, and every number that shapes them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,13 +13,30 @@ from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
 
 @dataclass(frozen=True)
 class AnswerStep:
-    """Supervised fine-tuning. reads: TRAIN, and names of steps that drive. vision: whether the tower learns too."""
+    """Supervised fine-tuning.
+
+    reads: TRAIN, and names of steps that drive. vision: whether the tower learns too. muon: whether the matrices of
+    the language layers learn by Muon (see `training.muon`), all else by AdamW.
+    """
 
     name: str
     loop: LoopSettings
     reads: tuple[str, ...] = (TRAIN,)
     reasoning_weight: float = REASONING_WEIGHT
     vision: bool = True
+    muon: bool = True
+
+
+@dataclass(frozen=True)
+class DistillationStep(AnswerStep):
+    """Supervised fine-tuning beside a teacher; see `distillation.Distillation`.
+
+    temperature: of the distributions. soft: the share of the loss that is the teacher's; the larger one, since what
+    was logged is one answer of many (arXiv 1503.02531, section 2).
+    """
+
+    temperature: float = 2.0
+    soft: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,19 @@ class AutoVlaRecipe:
         """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
         return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep)])
 
+    def taught(self, pictures: tuple[int, int]) -> "AutoVlaRecipe":
+        """The recipe in which a teacher who sees pictures (width, height) stands beside every supervised step.
+
+        Those steps have names of their own, and the drives pictures that are large enough for both.
+        """
+        width, height = self.image_size
+        larger = max(1, math.ceil(pictures[0] / width), math.ceil(pictures[1] / height))
+        steps = tuple(
+            DistillationStep(**{**vars(step), "name": f"taught_{step.name}"}) if isinstance(step, AnswerStep) else step
+            for step in self.steps
+        )
+        return replace(self, image_size=(larger * width, larger * height), steps=steps)
+
     def step(self, name: str) -> Step:
         """The step of that name. Raises TrainingError."""
         found = {step.name: step for step in self.steps}
@@ -99,7 +130,7 @@ AUTOVLA_SMALL = AutoVlaRecipe(
         AnswerStep(
             "answers",
             LoopSettings(
-                steps=6000, learning_rate=1e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
+                steps=6000, learning_rate=3e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
             ),
             reasoning_weight=SMALL_REASONING_WEIGHT,
         ),
@@ -107,7 +138,7 @@ AUTOVLA_SMALL = AutoVlaRecipe(
         AnswerStep(
             "refinement",
             LoopSettings(
-                steps=2000, learning_rate=5e-4, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
+                steps=2000, learning_rate=1.5e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
             ),
             reads=(TRAIN, "own_drives"),
             reasoning_weight=SMALL_REASONING_WEIGHT,
@@ -130,7 +161,8 @@ AUTOVLA_SMALL = AutoVlaRecipe(
     ),
 )
 
-# The published numbers (arXiv 2506.13757, appendix), for a checkpoint of Qwen2.5-VL-3B to go on from.
+# The published numbers (arXiv 2506.13757, appendix), for a checkpoint of Qwen2.5-VL-3B to go on from. They are of
+# AdamW, which Muon does not surpass where a language model is trained already (arXiv 2511.06086).
 AUTOVLA_BASE = AutoVlaRecipe(
     scenarios=2240,
     validation=140,
@@ -147,6 +179,7 @@ AUTOVLA_BASE = AutoVlaRecipe(
                 gradient_checkpointing=True,
             ),
             vision=False,
+            muon=False,
         ),
         OwnDrivesStep("own_drives", first=2520, scenarios=280),
         ReinforcementStep(

@@ -3,7 +3,7 @@
 A step that is done is not run again, and one that was cut off goes on where its last saved state is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,23 @@ from opendrivevla_ros.policies.checkpoint import verified_hash
 from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.training.autovla.answers import AnswerTraining
 from opendrivevla_ros.training.autovla.card import card
+from opendrivevla_ros.training.autovla.distillation import Distillation, TaughtExamples
 from opendrivevla_ros.training.autovla.examples import PlanExamples
-from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, Step, TrainingStep
+from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, DistillationStep, Step, TrainingStep
 from opendrivevla_ros.training.autovla.reinforcement import Reinforcement, Reward
+from opendrivevla_ros.training.autovla.teacher import check_teacher, read_plans, write_plans
 from opendrivevla_ros.training.corpus import world_corpus
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import shared_out, train
+from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
 from opendrivevla_ros.training.recipe_run import WEIGHTS
 from opendrivevla_ros.training.scene_drives import store_scenes
 from opendrivevla_ros.training.world_drives import draw_splits
 
+PLANS = "teacher_plans"  # the folder
+TEACHER = "teacher.sha256"  # beside the plans: of the weights that wrote them
 ROUNDS = 1024  # of all moments of a reinforcement, with answers drawn anew, before their seeds repeat
 
 
@@ -52,12 +57,27 @@ class AutoVlaRun:
     """A recipe in a folder. Each training step leaves the whole model's weights.
 
     reward: of plans at recorded moments, for reinforcement. start: a checkpoint folder whose tokenizer, codebook and
-    weights the first step goes on from; None for the small preset and random weights.
+    weights the first step goes on from; None for the small preset and random weights. teacher: the checkpoint folder
+    of who stands beside steps of distillation; what starts from random weights takes over its tokenizer and codebook.
+
+    Raises TrainingError for a teacher whose tokens are not those of `start`, and for another one than the folder's.
     """
 
-    def __init__(self, recipe: AutoVlaRecipe, folder: Path, reward: Reward, *, start: Path | None = None) -> None:
-        self.recipe, self.folder, self.start = recipe, folder, start
+    def __init__(
+        self,
+        recipe: AutoVlaRecipe,
+        folder: Path,
+        reward: Reward,
+        *,
+        start: Path | None = None,
+        teacher: Path | None = None,
+    ) -> None:
+        self.recipe, self.folder, self.start, self.teacher = recipe, folder, start, teacher
         self._reward = reward
+        self._words = teacher if start is None else start  # whose tokenizer and codebook are taken over
+        if teacher is not None:
+            check_teacher(teacher, self.config(), self.tokenizer(), self.codebook())
+            self._check_same_teacher(teacher)
 
     def drives(self, kind: str = TRAIN) -> DriveStore:
         """The drives of a split, or those of the step of that name."""
@@ -65,12 +85,12 @@ class AutoVlaRun:
 
     def codebook(self) -> ActionCodebook:
         """Of the action tokens. Raises CheckpointError."""
-        return lattice() if self.start is None else load_codebook(self.start / CODEBOOK)
+        return lattice() if self._words is None else load_codebook(self._words / CODEBOOK)
 
     def tokenizer(self) -> Any:
-        """That of the checkpoint to start from, or a small one, made of the world's words the first time."""
-        if self.start is not None:
-            return read_tokenizer(self.start, load_config(self.start).language.vocabulary_size)
+        """That of the checkpoint to start from or of the teacher; else a small one, made of the world's words once."""
+        if self._words is not None:
+            return read_tokenizer(self._words, load_config(self._words).language.vocabulary_size)
         folder = self.folder / "tokenizer"
         if not (folder / "tokenizer.json").is_file():
             build_tokenizer(self.codebook(), world_corpus()).save_pretrained(str(folder))
@@ -110,6 +130,18 @@ class AutoVlaRun:
             processes=processes,
         )
 
+    def plan(self, step: DistillationStep, processes: int) -> Iterator[float]:
+        """Has the teacher plan at the moments that a step reads, where it has not; yields the share that is done.
+
+        Raises TrainingError without a teacher.
+        """
+        folder, teacher = self.folder / PLANS, self._teacher_of(step)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TEACHER).write_text(verified_hash(teacher))
+        for number, kind in enumerate(step.reads):
+            for share in write_plans(self.drives(kind), folder / kind, teacher, processes):
+                yield (number + share) / len(step.reads)
+
     def is_done(self, step: Step) -> bool:
         """Whether the step has left its weights, or its drives."""
         if isinstance(step, OwnDrivesStep):
@@ -132,14 +164,20 @@ class AutoVlaRun:
         actions = action_tokens(model.autovla_config, tokenizer, self.codebook())
         rounds = 1 if isinstance(step, AnswerStep) else ROUNDS
         stores = [self.drives(kind) for kind in step.reads]
-        examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, rounds=rounds)
-        training: AnswerTraining | Reinforcement
+        own_examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, rounds=rounds)
+        examples: PlanExamples | TaughtExamples = own_examples
+        training: AnswerTraining | Distillation | Reinforcement
         if isinstance(step, AnswerStep):
             model.model.visual.requires_grad_(step.vision)
             training = AnswerTraining(model, tokenizer, actions, reasoning_weight=step.reasoning_weight)
+            if isinstance(step, DistillationStep):
+                training, examples = self._taught(step, training, own_examples, stores, state.device)
         else:
             training = Reinforcement(model, tokenizer, actions, self._reward, step.grpo, seed=loop.seed)
-        train(training, examples, list, parameter_groups(training, loop.weight_decay), loop, folder)
+        groups = parameter_groups(training, loop.weight_decay)
+        if isinstance(step, AnswerStep) and step.muon:
+            groups = by_muon(groups, inner_matrices(model))
+        train(training, examples, list, groups, loop, folder)
         if state.is_main_process:
             if isinstance(training, Reinforcement) and training.low_rank is not None:
                 training.low_rank.write()
@@ -155,8 +193,46 @@ class AutoVlaRun:
         model = AutoVlaModel(self.config())
         model.load_state_dict(self.weights_after(self.recipe.training_steps[-1]))
         begun = "random weights" if self.start is None else f"SHA-256 {verified_hash(self.start)}"
+        if self.teacher is not None:
+            taught_by = f"{load_config(self.teacher).model_id}, SHA-256 {verified_hash(self.teacher)}"
+            begun += f", beside the teacher {taught_by}"
         text = card(self.recipe, self.folder, model_id=model.autovla_config.model_id, begun=begun, data=self.drives())
         return self._checkpoint(model, self.folder / "checkpoint", text=text)
+
+    def _taught(
+        self,
+        step: DistillationStep,
+        student: AnswerTraining,
+        examples: PlanExamples,
+        stores: Sequence[DriveStore],
+        device: torch.device,
+    ) -> tuple[Distillation, TaughtExamples]:
+        """What a step trains and from what, with the teacher on a device. Raises TrainingError without its plans."""
+        folder = self._teacher_of(step)
+        plans = {token: plan for kind in step.reads for token, plan in read_plans(self.folder / PLANS / kind).items()}
+        model = load_model(folder)[0]
+        tokenizer = self.tokenizer()
+        actions = action_tokens(model.autovla_config, tokenizer, self.codebook())
+        teacher = AnswerTraining(model if device.type == "cuda" else model.float(), tokenizer, actions)
+        training = Distillation(
+            student, teacher.to(device), tokens=len(tokenizer), temperature=step.temperature, soft=step.soft
+        )
+        return training, TaughtExamples(
+            examples, PlanExamples(stores, model.autovla_config, tokenizer, actions), plans
+        )
+
+    def _teacher_of(self, step: DistillationStep) -> Path:
+        if self.teacher is None:
+            raise TrainingError(f"the stage {step.name} needs a teacher; give its checkpoint folder")
+        return self.teacher
+
+    def _check_same_teacher(self, teacher: Path) -> None:
+        mark = self.folder / PLANS / TEACHER
+        if mark.is_file() and mark.read_text() != (found := verified_hash(teacher)):
+            raise TrainingError(
+                f"the run in {self.folder} is taught by the weights {mark.read_text()[:12]}, but {teacher} has"
+                f" {found[:12]}; give the same teacher, or choose another folder"
+            )
 
     def _model_before(self, step: Step) -> AutoVlaModel:
         """The model as the training before a step has left it, in float32."""
@@ -174,6 +250,11 @@ class AutoVlaRun:
         save_model(model.bfloat16(), self.codebook(), folder, card=text)
         self.tokenizer().save_pretrained(str(folder))
         return folder
+
+
+def inner_matrices(model: AutoVlaModel) -> list[nn.Parameter]:
+    """What multiplies states in the language layers: neither words, nor the head, nor what sees."""
+    return [parameter for parameter in model.model.language_model.layers.parameters() if parameter.dim() == 2]
 
 
 def parameter_groups(training: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
