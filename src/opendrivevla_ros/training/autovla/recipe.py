@@ -162,7 +162,7 @@ AUTOVLA_SMALL = AutoVlaRecipe(
 )
 
 # The published numbers (arXiv 2506.13757, appendix), for a checkpoint of Qwen2.5-VL-3B to go on from. They are of
-# AdamW, which Muon does not surpass where a language model is trained already (arXiv 2511.06086).
+# AdamW: what it has trained, Muon at first spoils (arXiv 2605.10468).
 AUTOVLA_BASE = AutoVlaRecipe(
     scenarios=2240,
     validation=140,
