@@ -122,6 +122,9 @@ def _unread(step: Step, drives: Sequence[str]) -> Step:
 # of them: with this weight it counts alike in both.
 SMALL_REASONING_WEIGHT = 4.0
 
+# The rates are AdamW's; Muon's beside it are higher (`muon.RATE`). After 160 steps of 4 on 144 moments, the
+# loss of words and of actions was 1.6 and 3.4 with AdamW alone at 1e-3, 1.9 and 4.0 with it at 3e-3, and 0.64 and 2.1
+# with Muon beside AdamW at 3e-3.
 AUTOVLA_SMALL = AutoVlaRecipe(
     scenarios=2240,
     validation=140,
