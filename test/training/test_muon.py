@@ -80,7 +80,7 @@ def test_a_matrix_of_muon_takes_a_step_along_every_direction() -> None:
     optimizer, schedule = optimizer_of(model)
     train(model, optimizer, schedule, 1)
     sizes = torch.linalg.svdvals(model.inner.weight.detach() - before)
-    assert float(sizes.min() / sizes.max()) > 0.3  # a gradient of so few samples has no such even step
+    assert float(sizes.min() / sizes.max()) > 0.5  # AdamW's step from here has 0.23
 
 
 def test_it_learns_and_a_schedule_reaches_both() -> None:

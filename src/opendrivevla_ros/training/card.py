@@ -16,6 +16,15 @@ from opendrivevla_ros.training.recipe import (
 )
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "panda3d")
+HOW_IT_DRIVES = (  # the last lines of a card, between whose marks an evaluation writes
+    "## How it drives",
+    "",
+    "By `odv evaluate world --checkpoint FOLDER --write FOLDER/README.md`, on test seeds:",
+    "",
+    "<!-- evaluation -->",
+    "<!-- end of evaluation -->",
+    "",
+)
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,7 @@ def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: D
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            "## How it drives",
-            "",
-            "By `odv evaluate world --checkpoint FOLDER --write FOLDER/README.md`, on test seeds:",
-            "",
-            "<!-- evaluation -->",
-            "<!-- end of evaluation -->",
-            "",
+            *HOW_IT_DRIVES,
         ]
     )
 

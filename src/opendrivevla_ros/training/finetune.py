@@ -24,7 +24,7 @@ from opendrivevla_ros.training.bag_drives import Recording, check_different, des
 from opendrivevla_ros.training.card import data_hash
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings, train
-from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.metrics import first_and_last, read_metrics
 from opendrivevla_ros.training.planning_step import PlanningExamples, PlanningTraining
 from opendrivevla_ros.training.run_state import check_settings, load_state
 from opendrivevla_ros.training.stages import prepare, stage
@@ -177,8 +177,7 @@ class FineTuning:
 
     def _card(self, model_id: str, source_id: str, source_hash: str, settings: dict[str, Any]) -> str:
         rows, drives = read_metrics(self.training_folder), self.drives()
-        tenth = max(len(rows) // 10, 1)
-        first, last = (sum(row["loss"] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:]))
+        first, last = first_and_last(rows)
         loop, processes = self.loop, settings["processes"]
         seen = loop.steps * loop.batch_size * loop.accumulation * processes
         versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -72,3 +73,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line for line in file if line.endswith("\n")]
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def first_and_last(rows: Sequence[Mapping[str, float]], name: str = "loss") -> tuple[float, float]:
+    """A column's means over the first and over the last tenth of a run's rows."""
+    tenth = max(len(rows) // 10, 1)
+    first, last = (sum(row[name] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:]))
+    return first, last

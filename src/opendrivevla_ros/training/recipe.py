@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
@@ -82,8 +82,19 @@ class OwnDrivesStep:
 Step = TrainingStep | OwnDrivesStep
 
 
+class Trains(Protocol):
+    """Of every step that trains."""
+
+    @property
+    def name(self) -> str: ...
+
+
+TrainsT = TypeVar("TrainsT", bound=Trains)
+RecipeT = TypeVar("RecipeT", bound="StepRecipe[Any]")
+
+
 @dataclass(frozen=True)
-class Recipe:
+class StepRecipe(Generic[TrainsT]):
     """scenarios: drawn for training. validation: those of the validation split. steps: in their order.
 
     The batch_size of a step's loop is that of all its processes together, whatever their number; normalisation alone
@@ -93,8 +104,49 @@ class Recipe:
     scenarios: int
     validation: int
     image_size: tuple[int, int]
-    steps: tuple[Step, ...]
+    steps: tuple[TrainsT | OwnDrivesStep, ...]
     seed: int = 0
+
+    @property
+    def training_steps(self) -> tuple[TrainsT, ...]:
+        """The steps that train."""
+        return tuple(step for step in self.steps if not isinstance(step, OwnDrivesStep))
+
+    def training_before(self, step: TrainsT | OwnDrivesStep) -> tuple[TrainsT, ...]:
+        """The steps that train before this one."""
+        before = self.steps[: self.steps.index(step)]
+        return tuple(other for other in before if not isinstance(other, OwnDrivesStep))
+
+    def without(self: RecipeT, names: Sequence[str]) -> RecipeT:
+        """The recipe with these stages left out, and with them the drives that they would draw.
+
+        Raises TrainingError for an unknown one.
+        """
+        left_out = [self.step(name) for name in names]
+        return replace(self, steps=tuple(_unread(step, names) for step in self.steps if step not in left_out))
+
+    def of_recorded_drives(self: RecipeT) -> RecipeT:
+        """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
+        return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep | LearnerStep)])
+
+    def training_step(self, name: str) -> TrainsT:
+        """The step of that name, which trains. Raises TrainingError."""
+        step = self.step(name)
+        if isinstance(step, OwnDrivesStep):
+            raise TrainingError(f"{name} drives and trains nothing")
+        return step
+
+    def step(self, name: str) -> TrainsT | OwnDrivesStep:
+        """The step of that name. Raises TrainingError."""
+        found = {step.name: step for step in self.steps}
+        if name not in found:
+            raise TrainingError(f"unknown stage {name!r}; the recipe's are, in their order, {', '.join(found)}")
+        return found[name]
+
+
+@dataclass(frozen=True)
+class Recipe(StepRecipe[TrainingStep]):
+    """Of an OpenDriveVLA."""
 
     def __post_init__(self) -> None:
         """Raises TrainingError for a step that would look at drives without pictures."""
@@ -105,45 +157,10 @@ class Recipe:
                     f"{step.name} sees, but {drives.pop()} has no pictures; only steps of the truth can read it"
                 )
 
-    @property
-    def training_steps(self) -> tuple[TrainingStep, ...]:
-        """The steps that train."""
-        return tuple(step for step in self.steps if not isinstance(step, OwnDrivesStep))
 
-    def training_before(self, step: Step) -> tuple[TrainingStep, ...]:
-        """The steps that train before this one."""
-        before = self.steps[: self.steps.index(step)]
-        return tuple(other for other in before if not isinstance(other, OwnDrivesStep))
-
-    def without(self, names: Sequence[str]) -> "Recipe":
-        """The recipe with these stages left out, and with them the drives that they would draw.
-
-        Raises TrainingError for an unknown one.
-        """
-        left_out = [self.step(name) for name in names]
-        return replace(self, steps=tuple(_unread(step, names) for step in self.steps if step not in left_out))
-
-    def of_recorded_drives(self) -> "Recipe":
-        """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
-        return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep | LearnerStep)])
-
-    def training_step(self, name: str) -> TrainingStep:
-        """The step of that name, which trains. Raises TrainingError."""
-        step = self.step(name)
-        if isinstance(step, OwnDrivesStep):
-            raise TrainingError(f"{name} drives and trains nothing")
-        return step
-
-    def step(self, name: str) -> Step:
-        """The step of that name. Raises TrainingError."""
-        found = {step.name: step for step in self.steps}
-        if name not in found:
-            raise TrainingError(f"unknown stage {name!r}; the recipe's are, in their order, {', '.join(found)}")
-        return found[name]
-
-
-def _unread(step: Step, drives: Sequence[str]) -> Step:
-    if not isinstance(step, LanguageStep):
+def _unread(step: Any, drives: Sequence[str]) -> Any:
+    """The step without these drives among what it reads, if it reads any."""
+    if not hasattr(step, "reads"):
         return step
     return replace(step, reads=tuple(kind for kind in step.reads if kind not in drives))
 

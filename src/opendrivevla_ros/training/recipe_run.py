@@ -3,7 +3,7 @@
 A step that is done is not run again, and one that was cut off goes on where its last saved state is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,19 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.datasets.instruction_data import Instruction
-from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
 from opendrivevla_ros.training.card import StepFigures, card
 from opendrivevla_ros.training.corpus import world_corpus
 from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
-from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
 from opendrivevla_ros.training.language_data import SeenTurns
 from opendrivevla_ros.training.learner import Learner
 from opendrivevla_ros.training.lessons import Lessons, LessonTraining
 from opendrivevla_ros.training.loop import shared_out, train
-from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.metrics import first_and_last, read_metrics
 from opendrivevla_ros.training.moments import Moments
 from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
@@ -44,23 +40,13 @@ from opendrivevla_ros.training.recipe import (
     Step,
     TrainingStep,
 )
-from opendrivevla_ros.training.scene_drives import store_scenes
 from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
-from opendrivevla_ros.training.world_drives import draw_splits
-
-WEIGHTS = "weights.pt"
+from opendrivevla_ros.training.step_run import WEIGHTS, StepRun
 
 
-class RecipeRun:
+class RecipeRun(StepRun[Recipe]):
     """A recipe in a folder. Each step leaves the weights of the parts it trained with, those only training has too."""
-
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
-
-    def drives(self, kind: str = TRAIN) -> DriveStore:
-        """The drives of a split, or those of the step of that name."""
-        return DriveStore(self.folder / "drives" / kind)
 
     def tokenizer(self) -> Any:
         """The small tokenizer, made of the world's words the first time."""
@@ -73,20 +59,6 @@ class RecipeRun:
         """Of the checkpoint that is made."""
         tokenizer = self.tokenizer()
         return small(len(tokenizer), int(tokenizer.eos_token_id))
-
-    def take(self, scenes: NuScenesScenes, instructions: Iterable[Instruction]) -> Iterator[float]:
-        """Takes scenes of a nuScenes-format data set in place of drives of the world; yields the share that is in."""
-        return store_scenes(scenes, self.drives(), instructions)
-
-    def draw(self, processes: int) -> Iterator[float]:
-        """Draws the drives that are not there; yields the share that is."""
-        return draw_splits(
-            self.folder / "drives",
-            scenarios=self.recipe.scenarios,
-            validation=self.recipe.validation,
-            image_size=self.recipe.image_size,
-            processes=processes,
-        )
 
     def look(self, processes: int, kind: str = TRAIN, *, truth: bool = False) -> Iterator[float]:
         """Has the trained perception see all drives, for the language stages; yields the share that it has seen.
@@ -127,19 +99,6 @@ class RecipeRun:
     def _features(self, kind: str, truth: bool) -> Path:
         return self.folder / ("truth" if truth else "tokens") / kind
 
-    def is_done(self, step: Step) -> bool:
-        """Whether the step has left its weights, or its drives."""
-        if isinstance(step, OwnDrivesStep):
-            return len(self.drives(step.name).names) >= step.scenarios
-        return (self.folder / step.name / WEIGHTS).is_file()
-
-    def weights_after(self, step: TrainingStep) -> dict[str, Tensor]:
-        """The parts that a step trained with, as it has left them. Raises TrainingError where it is not done."""
-        if not self.is_done(step):
-            raise TrainingError(f"the stage {step.name} is not done in {self.folder}; run it first")
-        weights: dict[str, Tensor] = torch.load(self.folder / step.name / WEIGHTS, weights_only=True)
-        return weights
-
     def weights_before(self, step: Step) -> dict[str, Tensor]:
         """All parts as the training before has left them. Raises TrainingError where that is not done.
 
@@ -167,9 +126,7 @@ class RecipeRun:
         folder = self.folder / step.name
         train(training, samples, list, groups, shared_out(step.loop, state.num_processes), folder)
         if state.is_main_process:
-            temporary = folder / f"{WEIGHTS}.tmp"
-            torch.save(training.state_dict(), temporary)
-            temporary.replace(folder / WEIGHTS)
+            self._leave_weights(step, training)
 
     def _groups(self, step: TrainingStep, model: OpenDriveVlaModel, training: nn.Module) -> list[dict[str, Any]]:
         """Groups of parameters: what the step's stage trains of the model, and what only training has."""
@@ -198,10 +155,8 @@ class RecipeRun:
 
     def _figures(self, step: TrainingStep) -> StepFigures:
         rows = read_metrics(self.folder / step.name)
-        tenth = max(len(rows) // 10, 1)
-        losses = [sum(row["loss"] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:])]
         seen = step.loop.steps * step.loop.batch_size * step.loop.accumulation
-        return StepFigures(step, seen, *losses)
+        return StepFigures(step, seen, *first_and_last(rows))
 
     def _training(self, step: TrainingStep, model: OpenDriveVlaModel) -> tuple[nn.Module, Dataset[Any]]:
         config = model.config

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, DistillationStep, TrainingStep
-from opendrivevla_ros.training.card import PACKAGES, data_hash
+from opendrivevla_ros.training.card import HOW_IT_DRIVES, PACKAGES, data_hash
 from opendrivevla_ros.training.loop import MEASURED
-from opendrivevla_ros.training.metrics import read_metrics
+from opendrivevla_ros.training.metrics import first_and_last, read_metrics
 
 
 def card(recipe: AutoVlaRecipe, folder: Path, *, model_id: str, begun: str, data: DriveStore) -> str:
@@ -37,22 +37,15 @@ def card(recipe: AutoVlaRecipe, folder: Path, *, model_id: str, begun: str, data
             "",
             "First and last are means over a tenth of a step: of the loss, or of the reward.",
             "",
-            "## How it drives",
-            "",
-            "By `odv evaluate world --checkpoint FOLDER --write FOLDER/README.md`, on test seeds:",
-            "",
-            "<!-- evaluation -->",
-            "<!-- end of evaluation -->",
-            "",
+            *HOW_IT_DRIVES,
         ]
     )
 
 
 def _row(step: TrainingStep, folder: Path) -> str:
     rows = read_metrics(folder / step.name)
-    tenth = max(len(rows) // 10, 1)
     told = "loss" if isinstance(step, AnswerStep) else f"{MEASURED}reward"
-    first, last = (sum(row[told] for row in some) / tenth for some in (rows[:tenth], rows[-tenth:]))
+    first, last = first_and_last(rows, told)
     loop = step.loop
     seen = loop.steps * loop.batch_size * loop.accumulation
     taught = f"answers in {', '.join(step.reads)}"

@@ -1,14 +1,13 @@
 """The recipes of AutoVLA: which steps follow one another, and every number that shapes them."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from opendrivevla_ros.training.autovla.answers import REASONING_WEIGHT
 from opendrivevla_ros.training.autovla.reinforcement import GrpoSettings
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
-from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
+from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep, StepRecipe
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,8 @@ Step = TrainingStep | OwnDrivesStep
 
 
 @dataclass(frozen=True)
-class AutoVlaRecipe:
-    """scenarios, validation: drawn of the two splits. steps: in their order. See `recipe.Recipe`."""
-
-    scenarios: int
-    validation: int
-    image_size: tuple[int, int]
-    steps: tuple[Step, ...]
-    seed: int = 0
+class AutoVlaRecipe(StepRecipe[TrainingStep]):
+    """Of an AutoVLA."""
 
     def __post_init__(self) -> None:
         """Raises TrainingError for a step that reads drives which no step before it draws."""
@@ -71,24 +64,6 @@ class AutoVlaRecipe:
                 drawn.add(step.name)
             elif missing := [kind for kind in step.reads if kind not in drawn]:
                 raise TrainingError(f"{step.name} reads {missing[0]}, which no step before it draws")
-
-    @property
-    def training_steps(self) -> tuple[TrainingStep, ...]:
-        """The steps that train."""
-        return tuple(step for step in self.steps if not isinstance(step, OwnDrivesStep))
-
-    def without(self, names: Sequence[str]) -> "AutoVlaRecipe":
-        """The recipe with these stages left out, and with them the drives that they would draw.
-
-        Raises TrainingError for an unknown one.
-        """
-        left_out = [self.step(name) for name in names]
-        kept = [step for step in self.steps if step not in left_out]
-        return replace(self, steps=tuple(_unread(step, names) for step in kept))
-
-    def of_recorded_drives(self) -> "AutoVlaRecipe":
-        """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
-        return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep)])
 
     def taught(self, pictures: tuple[int, int]) -> "AutoVlaRecipe":
         """The recipe in which a teacher who sees pictures (width, height) stands beside every supervised step.
@@ -102,19 +77,6 @@ class AutoVlaRecipe:
             for step in self.steps
         )
         return replace(self, image_size=(larger * width, larger * height), steps=steps)
-
-    def step(self, name: str) -> Step:
-        """The step of that name. Raises TrainingError."""
-        found = {step.name: step for step in self.steps}
-        if name not in found:
-            raise TrainingError(f"unknown stage {name!r}; the recipe's are, in their order, {', '.join(found)}")
-        return found[name]
-
-
-def _unread(step: Step, drives: Sequence[str]) -> Step:
-    if isinstance(step, OwnDrivesStep):
-        return step
-    return replace(step, reads=tuple(kind for kind in step.reads if kind not in drives))
 
 
 # A third of its moments are slow: with the published weight, made for data with few of them, fast answers would hardly

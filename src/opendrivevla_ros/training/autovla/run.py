@@ -3,17 +3,15 @@
 A step that is done is not run again, and one that was cut off goes on where its last saved state is.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor, nn
+from torch import nn
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.datasets.instruction_data import Instruction
-from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 from opendrivevla_ros.language.action_codebook import ActionCodebook
 from opendrivevla_ros.language.action_lattice import lattice
 from opendrivevla_ros.language.small_tokenizer import load_tokenizer
@@ -43,17 +41,15 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
-from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
-from opendrivevla_ros.training.recipe_run import WEIGHTS
-from opendrivevla_ros.training.scene_drives import store_scenes
-from opendrivevla_ros.training.world_drives import draw_splits
+from opendrivevla_ros.training.recipe import OwnDrivesStep
+from opendrivevla_ros.training.step_run import StepRun
 
 PLANS = "teacher_plans"  # the folder
 TEACHER = "teacher.sha256"  # beside the plans: of the weights that wrote them
 ROUNDS = 1024  # of all moments of a reinforcement, with answers drawn anew, before their seeds repeat
 
 
-class AutoVlaRun:
+class AutoVlaRun(StepRun[AutoVlaRecipe]):
     """A recipe in a folder. Each training step leaves the whole model's weights.
 
     reward: of plans at recorded moments, for reinforcement. start: a checkpoint folder whose tokenizer, codebook and
@@ -72,16 +68,13 @@ class AutoVlaRun:
         start: Path | None = None,
         teacher: Path | None = None,
     ) -> None:
-        self.recipe, self.folder, self.start, self.teacher = recipe, folder, start, teacher
+        super().__init__(recipe, folder)
+        self.start, self.teacher = start, teacher
         self._reward = reward
         self._words = teacher if start is None else start  # whose tokenizer and codebook are taken over
         if teacher is not None:
             check_teacher(teacher, self.config(), self.tokenizer(), self.codebook())
             self._check_same_teacher(teacher)
-
-    def drives(self, kind: str = TRAIN) -> DriveStore:
-        """The drives of a split, or those of the step of that name."""
-        return DriveStore(self.folder / "drives" / kind)
 
     def codebook(self) -> ActionCodebook:
         """Of the action tokens. Raises CheckpointError."""
@@ -99,20 +92,6 @@ class AutoVlaRun:
     def config(self) -> AutoVlaConfig:
         """Of the checkpoint that is made. Raises CheckpointError."""
         return small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
-
-    def take(self, scenes: NuScenesScenes, instructions: Iterable[Instruction]) -> Iterator[float]:
-        """Takes scenes of a nuScenes-format data set in place of drives of the world; yields the share that is in."""
-        return store_scenes(scenes, self.drives(), instructions)
-
-    def draw(self, processes: int) -> Iterator[float]:
-        """Draws the drives that are not there; yields the share that is."""
-        return draw_splits(
-            self.folder / "drives",
-            scenarios=self.recipe.scenarios,
-            validation=self.recipe.validation,
-            image_size=self.recipe.image_size,
-            processes=processes,
-        )
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the policy drive as it is by now; yields the share that is done.
@@ -142,19 +121,6 @@ class AutoVlaRun:
             for share in write_plans(self.drives(kind), folder / kind, teacher, processes):
                 yield (number + share) / len(step.reads)
 
-    def is_done(self, step: Step) -> bool:
-        """Whether the step has left its weights, or its drives."""
-        if isinstance(step, OwnDrivesStep):
-            return len(self.drives(step.name).names) >= step.scenarios
-        return (self.folder / step.name / WEIGHTS).is_file()
-
-    def weights_after(self, step: TrainingStep) -> dict[str, Tensor]:
-        """The model's weights as a step has left them. Raises TrainingError where it is not done."""
-        if not self.is_done(step):
-            raise TrainingError(f"the stage {step.name} is not done in {self.folder}; run it first")
-        weights: dict[str, Tensor] = torch.load(self.folder / step.name / WEIGHTS, weights_only=True)
-        return weights
-
     def run(self, step: TrainingStep) -> None:
         """Trains a step to its end, from where it stands. Raises TrainingError."""
         state = PartialState(cpu=not torch.cuda.is_available())  # else it takes no notice of the other processes
@@ -181,9 +147,7 @@ class AutoVlaRun:
         if state.is_main_process:
             if isinstance(training, Reinforcement) and training.low_rank is not None:
                 training.low_rank.write()
-            temporary = folder / f"{WEIGHTS}.tmp"
-            torch.save(model.state_dict(), temporary)
-            temporary.replace(folder / WEIGHTS)
+            self._leave_weights(step, model)
 
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it.
@@ -236,8 +200,7 @@ class AutoVlaRun:
 
     def _model_before(self, step: Step) -> AutoVlaModel:
         """The model as the training before a step has left it, in float32."""
-        steps = self.recipe.steps
-        before = [one for one in steps[: steps.index(step)] if not isinstance(one, OwnDrivesStep)]
+        before = self.recipe.training_before(step)
         if not before and self.start is not None:
             return load_model(self.start)[0].float()
         torch.manual_seed(self.recipe.seed)
