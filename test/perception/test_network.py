@@ -33,6 +33,7 @@ CONFIG = PerceptionConfig(
     thing_blocks=1,
     stuff_blocks=1,
     scene_grid=(2, 3),
+    ego_layers=1,
     quirks=PublishedQuirks.none(),
 )
 
@@ -63,6 +64,7 @@ def frame(index: int = 0, *, config: PerceptionConfig = CONFIG) -> PerceptionFra
         lidar_to_global_rotation=torch.eye(3),
         lidar_to_global_translation=torch.tensor([0.0, 100.0 + index, 0.0]),
         timestamp_s=1000.0 + 0.5 * index,
+        ego=torch.tensor([0.2, 0.0, 0.0, 0.0, 0.0, 1.0]),
     )
 
 
@@ -99,8 +101,9 @@ def test_a_small_network_gives_tokens_of_its_own_sizes() -> None:
     assert output.agent_tokens.shape == (len(output.tracks.ids), 16)
     assert output.tracks.boxes.shape == (len(output.tracks.ids), 9)
     assert output.map_tokens.shape == (len(output.map.labels) + 1, 16)
+    assert output.ego_tokens.shape == (1, 16)
     assert output.map.drivable.shape == (10, 10)
-    assert list(output.stage_times) == ["backbone", "bev_encoder", "track_head", "map_head"]
+    assert list(output.stage_times) == ["backbone", "bev_encoder", "track_head", "map_head", "ego_query"]
 
 
 def test_every_published_quirk_also_runs_at_small_sizes() -> None:

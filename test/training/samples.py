@@ -2,8 +2,9 @@
 
 import torch
 
+from opendrivevla_ros.perception.ego_query import EGO_NUMBERS
 from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, MapLabels, PlanLabel, encode_boxes
-from opendrivevla_ros.training.token_reader import EGO_NUMBERS, WAYPOINTS
+from opendrivevla_ros.training.token_reader import WAYPOINTS
 
 
 def box_labels(count: int, *, seed: int = 0, first_id: int = 10) -> BoxLabels:

@@ -63,8 +63,8 @@ def test_its_plan_does_not_depend_on_who_else_is_asked(store: DriveStore):
 
 def test_at_the_wheel_it_reads_the_recorded_truth_and_all_it_meets_is_kept(tmp_path: Path):
     learner = Learner(CONFIG)
-    torch.nn.init.zeros_(learner.reader.path.weight)
-    torch.nn.init.zeros_(learner.reader.path.bias)  # it plans to stand
+    torch.nn.init.zeros_(learner.plan.path.weight)
+    torch.nn.init.zeros_(learner.plan.path.bias)  # it plans to stand
     read = []
 
     class Reading(LearnerPolicy):
@@ -83,7 +83,9 @@ def test_a_learners_drives_are_drawn_from_its_weights(tmp_path: Path):
     torch.save(Learner(CONFIG).state_dict(), weights := tmp_path / "weights.pt")
     assert isinstance(load_learner(weights, CONFIG), Learner)
     folder = tmp_path / "own"
-    shares = draw_own_drives(folder, weights, first=4, scenarios=1, image_size=IMAGE_SIZE, processes=1)
+    shares = draw_own_drives(
+        folder, weights, first=4, scenarios=1, image_size=IMAGE_SIZE, processes=1, stage="learner"
+    )
     assert list(shares) == [0.0, 1.0]
     (length,) = DriveStore(folder).lengths
     assert length > 1

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features, LanguageConfig
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.language.trajectory_text import format_trajectory
+from opendrivevla_ros.perception.ego_query import EGO_NUMBERS
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_batches import POINT_METRES, Turn
@@ -16,7 +17,6 @@ from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBE
 from opendrivevla_ros.training.lessons import Lesson, Lessons, LessonTraining
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.text_tasks import TextTask
-from opendrivevla_ros.training.token_reader import EGO_NUMBERS
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
 
 PATH = torch.tensor([[0.0, 4.0 * step] for step in range(1, 7)])

@@ -67,7 +67,8 @@ def test_the_loss_is_that_of_what_inference_sees(model: OpenDriveVlaModel, token
     with torch.inference_mode():
         seen = [model.perception(each) for each in EXAMPLE.frames][-1]
     assert len(seen.agent_tokens) > 0
-    features = Features(seen.scene_tokens.clone(), seen.agent_tokens.clone(), seen.map_tokens.clone())
+    agents = torch.cat([seen.ego_tokens, seen.agent_tokens])
+    features = Features(seen.scene_tokens.clone(), agents, seen.map_tokens.clone())
     batches = LanguageBatches(model.language, tokenizer, system_text="You drive.", end_id=tokenizer.eos_token_id)
     with torch.no_grad():
         for before in ("", words_before_plan("The bus stops.")):

@@ -21,6 +21,7 @@ from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.recipe import (
     SMALL,
     TRAIN,
+    EgoStep,
     LanguageStep,
     LearnerStep,
     OwnDrivesStep,
@@ -33,7 +34,7 @@ from opendrivevla_ros.training.run_state import load_state
 from opendrivevla_ros.training.stages import STAGES
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
-ALL_DRIVES = (TRAIN, "learner_drives", "schooled_drives", "own_drives")
+ALL_DRIVES = (TRAIN, "learner_drives", "ego_drives", "own_drives")
 TINY = Recipe(
     scenarios=2,
     validation=1,
@@ -44,10 +45,11 @@ TINY = Recipe(
         OwnDrivesStep("unseen_drives", first=5, scenarios=1, learner="learner", pictures=False),
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
+        EgoStep("ego", TWO_STEPS, reads=(TRAIN, "learner_drives")),
+        OwnDrivesStep("ego_drives", first=4, scenarios=1, learner="ego"),
         LanguageStep(
             "schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives", "unseen_drives"), truth=True
         ),
-        OwnDrivesStep("schooled_drives", first=4, scenarios=1, learner="schooling"),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
         OwnDrivesStep("own_drives", first=3, scenarios=1),
         LanguageStep(
@@ -70,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     made = RecipeRun(TINY, folder)
     assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
     for step in TINY.steps:
-        for kind in step.reads if isinstance(step, LanguageStep | LearnerStep) else ():
+        for kind in step.reads if isinstance(step, EgoStep | LanguageStep | LearnerStep) else ():
             assert list(made.look(1, kind, truth=step.truth))[-1] == pytest.approx(1.0)
         if isinstance(step, OwnDrivesStep):
             assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
@@ -126,11 +128,10 @@ def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
     text = (run.export() / "README.md").read_text()
     assert "| learner | learner | truth of train | 2 |" in text
     assert "| sequences | perception | clips of 3 frames | 2 |" in text
+    assert "| ego | ego | tokens of train, learner_drives | 2 |" in text
     told = "7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn"
     assert f"| truth of train, learner_drives, unseen_drives; {told} |" in text
-    assert (
-        "| tokens of train, learner_drives, schooled_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
-    )
+    assert "| tokens of train, learner_drives, ego_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
 
 
 def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRun, tmp_path: Path):
@@ -156,8 +157,8 @@ def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRu
 def test_recorded_drives_are_learned_from_without_anybody_driving():
     recipe = TINY.of_recorded_drives()
     names = [step.name for step in recipe.steps]
-    assert names == ["perception", "sequences", "schooling", "alignment", "interaction", "planning"]
-    assert all(step.reads == (TRAIN,) for step in recipe.steps if isinstance(step, LanguageStep))
+    assert names == ["perception", "sequences", "ego", "schooling", "alignment", "interaction", "planning"]
+    assert all(step.reads == (TRAIN,) for step in recipe.steps if isinstance(step, EgoStep | LanguageStep))
 
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):
@@ -198,7 +199,7 @@ def test_an_unknown_stage_is_named_with_those_that_there_are():
         SMALL.step("warp")
 
 
-@pytest.mark.parametrize("driven", ["learner_drives", "unseen_drives", "schooled_drives", "own_drives"])
+@pytest.mark.parametrize("driven", ["learner_drives", "unseen_drives", "ego_drives", "own_drives"])
 def test_own_drives_are_what_was_met_with_the_experts_answers(run: RecipeRun, driven: str):
     (stretch,) = [run.drives(driven).read(index) for index in range(len(run.drives(driven).names))]
     times = [stored.sample.observation.stamp_ns for stored in stretch]

@@ -21,6 +21,7 @@ EXPECTED = {
     "perception.query_interact": {"perception", "planning"},
     "perception.memory_bank": {"perception", "planning"},
     "perception.seg_head": {"perception", "planning"},
+    "perception.ego_query": {"perception", "ego", "planning"},
     "language.model.mm_projector_scene": {"schooling", "alignment", "instruction", "interaction", "planning"},
     "language.model.mm_projector_track": {"schooling", "alignment", "instruction", "interaction", "planning"},
     "language.model.mm_projector_map": {"schooling", "alignment", "instruction", "interaction", "planning"},
@@ -51,8 +52,8 @@ def test_a_stage_trains_its_parts_and_nothing_else(model: OpenDriveVlaModel, nam
     assert sorted(handed_over) == sorted(expected)
 
 
-def test_the_stages_are_the_published_ones_in_their_order_after_a_schooling():
-    assert list(STAGES) == ["perception", "schooling", "alignment", "instruction", "interaction", "planning"]
+def test_the_stages_are_the_published_ones_in_their_order_after_the_egos_query_and_a_schooling():
+    assert list(STAGES) == ["perception", "ego", "schooling", "alignment", "instruction", "interaction", "planning"]
 
 
 def test_vectors_do_not_decay(model: OpenDriveVlaModel):
@@ -83,7 +84,7 @@ def test_a_trained_backbone_normalises_by_its_batch(model: OpenDriveVlaModel):
 
 def test_an_unknown_stage_is_refused_with_the_known_ones():
     with pytest.raises(
-        TrainingError, match="unknown stage 'aligment'; the stages are, in their order, perception, schooling, al"
+        TrainingError, match="unknown stage 'aligment'; the stages are, in their order, perception, ego, schooling, al"
     ):
         stage("aligment")
 

@@ -135,7 +135,7 @@ def _scenes(
 def _make(
     run: "RecipeRun", steps: Iterable["Step"], source: Iterator[float] | None, processes: int, *, everything: bool
 ) -> None:
-    from opendrivevla_ros.training.recipe import SMALL, LanguageStep, LearnerStep, OwnDrivesStep
+    from opendrivevla_ros.training.recipe import SMALL, EgoStep, LanguageStep, LearnerStep, OwnDrivesStep
 
     show_progress("drives", run.draw(processes) if source is None else source)
     console.print("tokenizer")
@@ -147,7 +147,7 @@ def _make(
         if isinstance(step, OwnDrivesStep):
             show_progress(step.name, run.drive(step, processes))
             continue
-        if isinstance(step, LanguageStep | LearnerStep):
+        if isinstance(step, EgoStep | LanguageStep | LearnerStep):
             for kind in step.reads:
                 show_progress("look at the drives", run.look(processes, kind, truth=step.truth))
         console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")

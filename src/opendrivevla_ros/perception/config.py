@@ -66,7 +66,7 @@ class PerceptionConfig:
 
     Sizes are pixels (width, height), BEV cells and metres. Ranges are (x, y, z min, x, y, z max) in the lidar frame.
     same_object_metres: of two tracks of one class whose centres are nearer than this, one is dropped; 0 as published,
-    where all are kept.
+    where all are kept. ego_layers: of `EgoQuery`; 0 as published, where there is none.
     """
 
     # pictures: resized to image_size, mean subtracted (BGR), zero-padded at the bottom and right to pad_multiple
@@ -120,6 +120,7 @@ class PerceptionConfig:
     mask_overlap: float = 0.4
     # scene tokens per camera: rows, columns
     scene_grid: tuple[int, int] = (3, 5)
+    ego_layers: int = 0
     quirks: PublishedQuirks = field(default_factory=PublishedQuirks)
 
     @property

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
 from opendrivevla_ros.perception.fpn import FeaturePyramid
 from opendrivevla_ros.perception.map_head import MapHead, MapResult
 from opendrivevla_ros.perception.memory import MemoryBank, QueryInteraction
@@ -32,6 +33,7 @@ class PerceptionFrame:
     lidar_to_global_rotation, lidar_to_global_translation: float32 [3, 3], [3]; p_global = p_lidar @ rotation +
         translation.
     timestamp_s: seconds, on any clock that does not jump within a scene.
+    ego: float32 [EGO_NUMBERS], for a network that has an `EgoQuery`.
     """
 
     images: Tensor
@@ -40,6 +42,7 @@ class PerceptionFrame:
     lidar_to_global_rotation: Tensor
     lidar_to_global_translation: Tensor
     timestamp_s: float
+    ego: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class PerceptionOutput:
     """What one frame shows.
 
     scene_tokens: [cameras * rows * columns, C], by camera, then row by row. agent_tokens: [A, C], by falling track
-    score. map_tokens: [M, C], accepted elements, then the drivable area. stage_times: seconds by stage, in order.
+    score. map_tokens: [M, C], accepted elements, then the drivable area. ego_tokens: [1, C], or [0, C] where the
+    network has no `EgoQuery`. stage_times: seconds by stage, in order.
     """
 
     scene_tokens: Tensor
     agent_tokens: Tensor
     map_tokens: Tensor
+    ego_tokens: Tensor
     tracks: TrackResult
     map: MapResult
     stage_times: dict[str, float] = field(default_factory=dict)
@@ -110,6 +115,7 @@ class PerceptionNetwork(nn.Module):
         self.memory_bank = MemoryBank(config)
         self.criterion = LossWeights(self.pts_bbox_head.code_weights.detach().clone())
         self.seg_head = MapHead(config)
+        self.ego_query = EgoQuery(dim, config.ego_layers) if config.ego_layers else None
         self.tracker = Tracker(config)
         self.ego_motion = EgoMotion(difference_at_first=config.quirks.first_frame_delta)
         self._previous_bev: Tensor | None = None
@@ -131,10 +137,17 @@ class PerceptionNetwork(nn.Module):
         clock.stop("track_head")
         map_decoding = self.seg_head(bev)
         clock.stop("map_head")
+        scene, agents = self.sample_scene(pyramid[-1]), agent_tokens(tracks, self.config)
+        ego = scene[:0]
+        if self.ego_query is not None:
+            assert frame.ego is not None
+            ego = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego)])
+            clock.stop("ego_query")
         return PerceptionOutput(
-            scene_tokens=self.sample_scene(pyramid[-1]),
-            agent_tokens=agent_tokens(tracks, self.config),
+            scene_tokens=scene,
+            agent_tokens=agents,
             map_tokens=map_decoding.tokens,
+            ego_tokens=ego,
             tracks=tracks,
             map=map_decoding.result,
             stage_times=clock.times,

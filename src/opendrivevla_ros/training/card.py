@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.training.recipe import (
+    EgoStep,
     LanguageStep,
     LearnerStep,
     PerceptionStep,
@@ -89,6 +90,8 @@ def _taught_by(step: TrainingStep) -> str:
             return f"clips of {step.frames} frames; {_shares(step.shares)}"
         case LearnerStep():
             return f"truth of {', '.join(step.reads)}"
+        case EgoStep():
+            return f"tokens of {', '.join(step.reads)}"
         case LanguageStep():
             read = "truth" if step.truth else "tokens"
             return f"{read} of {', '.join(step.reads)}; {_shares(step.shares)}; {step.moments} moments a turn"

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.training.errors import TrainingError
@@ -71,9 +70,6 @@ class EndToEndTraining(PerceptionLosses):
         """The perception's losses, and those of `AnswerLosses` for the words."""
         losses, tokens = self.losses_and_tokens([clip.frames for clip in clips])
         asked = [turn for clip in clips for turn in clip.turns]
-        turns = [
-            replace(turn, features=Features(seen.scene, seen.agents, seen.map))
-            for turn, seen in zip(asked, tokens, strict=True)
-        ]
+        turns = [replace(turn, features=seen) for turn, seen in zip(asked, tokens, strict=True)]
         said = self.answers(self._speaker[0], self._batches(turns))
         return {**losses, **{name: ANSWER_WEIGHT * loss for name, loss in said.items()}}

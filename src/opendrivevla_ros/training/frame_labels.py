@@ -4,22 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from opendrivevla_ros.core.ego import Command, EgoState
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
-from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.policies.opendrivevla.perception_input import ego_numbers, perception_frame, scene_origin
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.perception_step import LabelledFrame
 from opendrivevla_ros.training.sample_labels import box_labels, map_labels
-from opendrivevla_ros.training.token_reader import EGO_NUMBERS
-
-_COMMANDS = tuple(Command)
 
 
 def labelled_frames(samples: Sequence[DrivingSample], config: PerceptionConfig) -> list[LabelledFrame]:
@@ -54,18 +49,6 @@ def plan_label(sample: DrivingSample) -> PlanLabel:
         path=torch.from_numpy(path).float(),
         known=torch.from_numpy(sample.future_mask),
     )
-
-
-def ego_numbers(ego: EgoState, command: Command) -> Tensor:
-    """[EGO_NUMBERS] how the ego moves now, each about as large as 1.
-
-    Speed (tens of m/s), yaw rate (rad/s), steering (rad), and which of the commands holds. No history and no
-    acceleration: they tell what the driver has begun to do, and tokens would not have to show why.
-    """
-    numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering]
-    numbers += [float(command is other) for other in _COMMANDS]
-    assert len(numbers) == EGO_NUMBERS
-    return torch.tensor(numbers, dtype=torch.float32)
 
 
 class Clips(Dataset[list[LabelledFrame]]):

@@ -16,13 +16,16 @@ from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
 from opendrivevla_ros.policies.baselines import BlindPolicy
 from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.language_samples import true_features
 from opendrivevla_ros.training.moments import Moment
-from opendrivevla_ros.training.token_reader import PLAN_METRES, FrameTokens, TokenReader
+from opendrivevla_ros.training.token_reader import PLAN_METRES, PlanReader
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
+
+LAYERS = 2
 
 
 class Learner(nn.Module):
@@ -32,25 +35,28 @@ class Learner(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = TruthEncoder(config.embed_dim)
-        self.reader = TokenReader(config)
+        self.query = EgoQuery(config.embed_dim, LAYERS)
+        self.plan = PlanReader(config.embed_dim)
 
     def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
-        """{"plan": see `TokenReader.plan_loss`}."""
-        return {"plan": self.reader.plan_loss(self._tokens(moments))}
+        """{"plan": see `PlanReader.loss`}."""
+        return {"plan": self.plan.loss(self._egos(moments), [moment.plan for moment in moments])}
 
     def path(self, moment: Moment) -> Array:
         """Positions [6, 2] of the lidar origin every 0.5 s, lidar frame, metres."""
         with torch.inference_mode():
-            (path,) = self.reader.read(self._tokens([moment]))
+            (path,) = self.plan(self._egos([moment]))
         return PLAN_METRES * path.double().numpy()
 
-    def _tokens(self, moments: Sequence[Moment]) -> list[FrameTokens]:
+    def _egos(self, moments: Sequence[Moment]) -> Tensor:
         nothing = torch.zeros(0, self.config.embed_dim)
         encoded = self.encoder([moment.features for moment in moments])
-        return [
-            FrameTokens(nothing, seen.agents, seen.map_elements, moment.plan)
+        views = [
+            EgoView(nothing, seen.agents, seen.map_elements, moment.plan.ego)
             for seen, moment in zip(encoded, moments, strict=True)
         ]
+        egos: Tensor = self.query(views)
+        return egos
 
 
 class LearnerPolicy(BlindPolicy):

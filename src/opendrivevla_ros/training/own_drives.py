@@ -18,8 +18,8 @@ from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
 from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.training.ego_step import EgoPolicy, load_ego_training
 from opendrivevla_ros.training.learner import LearnerPolicy, load_learner
-from opendrivevla_ros.training.schooled import Schooled, SchooledPolicy
 from opendrivevla_ros.training.world_drives import MAP_REACH, renderer_of, scenario_of, words_of
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.outcome import drive
@@ -41,19 +41,19 @@ def draw_own_drives(
     scenarios: int,
     image_size: tuple[int, int] | None,
     processes: int,
-    tokenizer: Path | None = None,
+    stage: str | None = None,
 ) -> Iterator[float]:
     """Has a driver drive training scenarios `first` to `first + scenarios` into a store.
 
-    driver: a policy's checkpoint folder, a learner's weights file, or with a tokenizer's folder those of a language
-    stage that reads the truth. image_size: None for drives without pictures, which take a fraction of the time. Yields
-    the share that is done; drives that are there are kept.
+    driver: a policy's checkpoint folder, or the weights file of a step of this stage, learner or ego. image_size: None
+    for drives without pictures, which take a fraction of the time. Yields the share that is done; drives that are
+    there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     wanted = [number for number in range(first, first + scenarios) if f"{NAME}{number:06d}" not in done]
     yield 1 - len(wanted) / scenarios
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_draw, folder, driver, tokenizer, number, image_size) for number in wanted]
+        jobs = [pool.submit(_draw, folder, (driver, stage), number, image_size) for number in wanted]
         for count, job in enumerate(jobs, start=1):
             job.result()
             yield 1 - (len(wanted) - count) / scenarios
@@ -77,19 +77,24 @@ def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[Wo
     return observe
 
 
-def _draw(folder: Path, driver: Path, tokenizer: Path | None, number: int, image_size: tuple[int, int] | None) -> None:
+def _draw(
+    folder: Path,
+    driver: tuple[Path, str | None],
+    number: int,
+    image_size: tuple[int, int] | None,
+) -> None:
     eyes = renderer_of(image_size) if image_size else NoPictures(nuscenes_rig())
-    found = own_drive(number, _driver(driver, tokenizer), eyes)
+    found = own_drive(number, _driver(*driver), eyes)
     DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
 
 
 @cache
-def _driver(driver: Path, tokenizer: Path | None) -> MakePolicy:
-    if tokenizer is not None:
-        return partial(SchooledPolicy, Schooled.load(driver, tokenizer))
-    if driver.is_file():
-        learner = load_learner(driver, small_perception())
-        return partial(LearnerPolicy, learner)
+def _driver(driver: Path, stage: str | None) -> MakePolicy:
+    if stage == "learner":
+        return partial(LearnerPolicy, load_learner(driver, small_perception()))
+    if stage == "ego":
+        training = load_ego_training(driver, small_perception())
+        return lambda _: EgoPolicy(training)
     policy = load_policy(driver, samples=0)
     torch.set_num_threads(1)
     return lambda _: policy

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import MAP_CLASSES
+from opendrivevla_ros.perception.ego_query import EgoView
 from opendrivevla_ros.perception.map_head import MapHead
 from opendrivevla_ros.perception.network import EgoMotion, PerceptionFrame, PerceptionNetwork
 from opendrivevla_ros.perception.track_head import TrackDecoding, TrackHead
@@ -27,7 +29,7 @@ from opendrivevla_ros.training.losses import (
     track_losses,
 )
 from opendrivevla_ros.training.matching import Matching
-from opendrivevla_ros.training.token_reader import FrameTokens, TokenReader, future_loss
+from opendrivevla_ros.training.token_reader import PlanReader, TokenReader, future_loss
 
 FUTURE_WEIGHT = 0.25  # of a metre that an agent's future is off
 GHOST = 2**62  # the id of a track that follows nothing; no label has it
@@ -68,11 +70,10 @@ class PerceptionLosses(nn.Module):
         self.perception = perception
         self.dense = DenseHead(perception.config)
         self.reader = TokenReader(perception.config)
+        self.plan = PlanReader(perception.config.embed_dim) if perception.ego_query is not None else None
 
-    def losses_and_tokens(
-        self, scenes: Sequence[Sequence[LabelledFrame]]
-    ) -> tuple[dict[str, Tensor], list[FrameTokens]]:
-        """The losses by name, mean over all frames, and each frame's tokens.
+    def losses_and_tokens(self, scenes: Sequence[Sequence[LabelledFrame]]) -> tuple[dict[str, Tensor], list[Features]]:
+        """The losses by name, mean over all frames, and each frame's tokens as a language model reads them.
 
         The backbone sees the pictures of all frames at once, so that normalisation learns from more than one scene.
         """
@@ -82,19 +83,28 @@ class PerceptionLosses(nn.Module):
             pyramid = network.img_neck(network.img_backbone(images))
         pyramids = iter(_by_frame([level.float() for level in pyramid], network.config.cameras))
         found: list[dict[str, Tensor]] = []
-        tokens: list[FrameTokens] = []
+        views: list[EgoView] = []
         for frames in scenes:
             scene = _Scene(network)
             for labelled in frames:
                 losses, seen = self._losses(scene, next(pyramids), labelled)
                 found.append(losses)
-                tokens.append(seen)
+                views.append(seen)
         means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
-        return {**means, "plan": PLAN_WEIGHT * self.reader.plan_loss(tokens)}, tokens
+        query = network.ego_query
+        if query is None or self.plan is None:
+            return means, [Features(view.scene, view.agents, view.map_elements) for view in views]
+        egos = query(views)
+        plans = [labelled.plan for frames in scenes for labelled in frames]
+        tokens = [
+            Features(view.scene, torch.cat([ego[None], view.agents]), view.map_elements)
+            for view, ego in zip(views, egos, strict=True)
+        ]
+        return {**means, "plan": PLAN_WEIGHT * self.plan.loss(egos, plans)}, tokens
 
     def _losses(
         self, scene: "_Scene", pyramid: list[Tensor], labelled: LabelledFrame
-    ) -> tuple[dict[str, Tensor], FrameTokens]:
+    ) -> tuple[dict[str, Tensor], EgoView]:
         boxes, elements, config = labelled.boxes, labelled.map_elements, self.perception.config
         bev = scene.encode(pyramid, labelled.frame)
         dense, peaks = self.dense(bev, boxes, occupied(elements))
@@ -112,7 +122,7 @@ class PerceptionLosses(nn.Module):
             **mapped,
         }
         agents = tracked.hidden[tracked.shown]
-        return losses, FrameTokens(self.perception.sample_scene(pyramid[-1]), agents, map_tokens, labelled.plan)
+        return losses, EgoView(self.perception.sample_scene(pyramid[-1]), agents, map_tokens, labelled.plan.ego)
 
 
 class PerceptionTraining(PerceptionLosses):

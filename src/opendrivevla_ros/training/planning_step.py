@@ -139,4 +139,5 @@ class PlanningTraining(nn.Module):
             for frame in frames[:-1]:
                 perception(frame)
         output = perception(frames[-1])
-        return Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
+        others = torch.cat([output.ego_tokens, output.agent_tokens])
+        return Features(output.scene_tokens, others, output.map_tokens)

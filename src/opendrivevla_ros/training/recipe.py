@@ -23,6 +23,17 @@ class PerceptionStep:
 
 
 @dataclass(frozen=True)
+class EgoStep:
+    """The ego's query from tokens. reads: as of a `LanguageStep`."""
+
+    name: str
+    loop: LoopSettings
+    reads: tuple[str, ...] = (TRAIN,)
+    truth: ClassVar[bool] = False
+    stage: str = "ego"
+
+
+@dataclass(frozen=True)
 class LanguageStep:
     """Language from features. shares: of the tasks. moments: that are only thought about beside each turn.
 
@@ -61,14 +72,14 @@ class LearnerStep:
     stage: str = "learner"
 
 
-TrainingStep = PerceptionStep | LanguageStep | PlanningStep | LearnerStep
+TrainingStep = PerceptionStep | EgoStep | LanguageStep | PlanningStep | LearnerStep
 
 
 @dataclass(frozen=True)
 class OwnDrivesStep:
-    """The policy as it is by now, or who reads the truth, drives training scenarios `first` to `first + scenarios`.
+    """Somebody drives training scenarios `first` to `first + scenarios`.
 
-    learner: name of the step that it learned in, a learner's or a language stage of the truth; None for the policy.
+    learner: name of the step that it learned in, a learner's or an ego's; None for the policy as it is by now.
     pictures: without them only steps of the truth can read the drives. Nothing learns.
     """
 
@@ -152,7 +163,9 @@ class Recipe(StepRecipe[TrainingStep]):
         """Raises TrainingError for a step that would look at drives without pictures."""
         unseen = {step.name for step in self.steps if isinstance(step, OwnDrivesStep) and not step.pictures}
         for step in self.steps:
-            if isinstance(step, LanguageStep) and not step.truth and (drives := unseen.intersection(step.reads)):
+            if not isinstance(step, LanguageStep | EgoStep) or step.truth:
+                continue
+            if drives := unseen.intersection(step.reads):
                 raise TrainingError(
                     f"{step.name} sees, but {drives.pop()} has no pictures; only steps of the truth can read it"
                 )
@@ -171,6 +184,11 @@ def _speaking(steps: int, learning_rate: float) -> LoopSettings:
     )
 
 
+def _driving(steps: int) -> LoopSettings:
+    return LoopSettings(steps=steps, learning_rate=3e-3, batch_size=128, clip_norm=1.0, save_every=500)
+
+
+ALL_SEEN = (TRAIN, "learner_drives", "first_drives", "second_drives")
 SMALL = Recipe(
     scenarios=2240,
     validation=140,
@@ -186,6 +204,11 @@ SMALL = Recipe(
             4,
             fixed_norms=True,
         ),
+        EgoStep("first_ego", _driving(5000), reads=(TRAIN, "learner_drives")),
+        OwnDrivesStep("first_drives", first=2520, scenarios=280, learner="first_ego"),
+        EgoStep("second_ego", _driving(5000), reads=(TRAIN, "learner_drives", "first_drives")),
+        OwnDrivesStep("second_drives", first=5400, scenarios=280, learner="second_ego"),
+        EgoStep("ego", _driving(5000), reads=ALL_SEEN),
         LanguageStep(
             "schooling",
             "schooling",
@@ -194,33 +217,11 @@ SMALL = Recipe(
             truth=True,
             moments=8,
         ),
-        OwnDrivesStep("schooled_drives", first=2800, scenarios=240, learner="schooling"),
-        LanguageStep(
-            "more_schooling",
-            "schooling",
-            _speaking(1700, 1e-3),
-            reads=(TRAIN, "learner_drives", "unseen_drives", "schooled_drives"),
-            truth=True,
-        ),
         LanguageStep("alignment", "alignment", _speaking(200, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(
             "instruction", "instruction", _speaking(200, 5e-4), {"question": 4.0, "caption": 2.0, "plan": 4.0}
         ),
         LanguageStep("interaction", "interaction", _speaking(200, 5e-4), {"agent": 4.0, "question": 1.0, "plan": 5.0}),
-        LanguageStep(
-            "driving",
-            "instruction",
-            _speaking(1600, 1.5e-3),
-            reads=(TRAIN, "learner_drives", "schooled_drives"),
-            moments=8,
-        ),
-        OwnDrivesStep("own_drives", first=2520, scenarios=280),
-        LanguageStep(
-            "refinement",
-            "instruction",
-            _speaking(800, 5e-4),
-            reads=(TRAIN, "learner_drives", "schooled_drives", "own_drives"),
-            moments=8,
-        ),
+        LanguageStep("driving", "instruction", _speaking(1600, 1.5e-3), reads=ALL_SEEN, moments=8),
     ),
 )

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
+from opendrivevla_ros.perception.ego_query import EgoQuery
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
 from opendrivevla_ros.training.card import StepFigures, card
 from opendrivevla_ros.training.corpus import world_corpus
+from opendrivevla_ros.training.ego_step import EgoTraining, query_of, with_ego_tokens
 from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
@@ -31,6 +33,7 @@ from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
     TRAIN,
+    EgoStep,
     LanguageStep,
     LearnerStep,
     OwnDrivesStep,
@@ -78,12 +81,11 @@ class RecipeRun(StepRun[Recipe]):
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the policy, or who reads the truth, drive; yields the share that is done."""
-        tokenizer = None
+        stage_of_driver = None
         if step.learner:
             learned = self.recipe.training_step(step.learner)
             self.weights_after(learned)
-            driver = self.folder / step.learner / WEIGHTS
-            tokenizer = self.folder / "tokenizer" if isinstance(learned, LanguageStep) else None
+            driver, stage_of_driver = self.folder / step.learner / WEIGHTS, learned.stage
         else:
             driver = self._checkpoint(self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n")
         yield from draw_own_drives(
@@ -93,7 +95,7 @@ class RecipeRun(StepRun[Recipe]):
             scenarios=step.scenarios,
             image_size=self.recipe.image_size if step.pictures else None,
             processes=processes,
-            tokenizer=tokenizer,
+            stage=stage_of_driver,
         )
 
     def _features(self, kind: str, truth: bool) -> Path:
@@ -108,7 +110,7 @@ class RecipeRun(StepRun[Recipe]):
         from_truth = isinstance(step, LanguageStep) and step.truth
         weights: dict[str, Tensor] = {}
         for other in self.recipe.training_before(step):
-            if not (isinstance(other, LearnerStep) or (from_truth and isinstance(other, PerceptionStep))):
+            if not (isinstance(other, LearnerStep) or (from_truth and isinstance(other, PerceptionStep | EgoStep))):
                 weights |= self.weights_after(other)
         return weights
 
@@ -127,6 +129,14 @@ class RecipeRun(StepRun[Recipe]):
         train(training, samples, list, groups, shared_out(step.loop, state.num_processes), folder)
         if state.is_main_process:
             self._leave_weights(step, training)
+
+    def _trained_query(self, step: LanguageStep, model: OpenDriveVlaModel) -> EgoQuery:
+        query, prefix = query_of(model.perception), "perception.ego_query."
+        weights = self.weights_before(step)
+        query.load_state_dict(
+            {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
+        )
+        return query
 
     def _groups(self, step: TrainingStep, model: OpenDriveVlaModel, training: nn.Module) -> list[dict[str, Any]]:
         """Groups of parameters: what the step's stage trains of the model, and what only training has."""
@@ -168,6 +178,10 @@ class RecipeRun(StepRun[Recipe]):
         seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, step.truth))]
         if isinstance(step, LearnerStep):
             return Learner(config.perception), Moments(seen)
+        if isinstance(step, EgoStep):
+            return EgoTraining(model.perception), Moments(seen)
+        if not step.truth:
+            seen = with_ego_tokens(seen, self._trained_query(step, model))
         assert model.language is not None
         training = LessonTraining(
             model.language,

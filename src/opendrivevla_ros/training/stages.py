@@ -36,6 +36,7 @@ class Stage:
 
 _TABLE = (
     Stage("perception", "detection, tracking and map", trained=("perception.",)),
+    Stage("ego", "the plan, from what perception sees", trained=("perception.ego_query.",)),
     Stage("schooling", "words, numbers and driving from the truth", trained=("language.",)),
     Stage("alignment", "stage 1: captions", trained=PROJECTORS),
     Stage("instruction", "stage 2: driving questions and answers", trained=("language.",)),

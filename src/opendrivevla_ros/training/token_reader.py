@@ -1,12 +1,11 @@
-"""A small reader of perception's tokens, which only training has.
+"""Small heads that read perception's tokens, which only training has.
 
-It says from each agent's token where the agent is and where it goes, from each map token how its line runs, and from
-all tokens together where the ego should go. So the tokens come to hold what a language model needs to read from them,
-before there is one.
+They say from each agent's token where the agent is and where it goes, from each map token how its line runs, and from
+the ego's where the ego should go. So the tokens come to hold what a language model needs to read from them, before
+there is one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,40 +14,20 @@ from torch import Tensor, nn
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, PlanLabel
 
-EGO_NUMBERS = 6
 WAYPOINTS = 6
-LAYERS, HEADS = 2, 4
-PLAN_METRES = 10.0  # the unit in which the reader writes positions of the plan
+PLAN_METRES = 10.0  # the unit in which positions of the plan are read
 SPEED_UNIT = 5.0  # m/s
 LINE_METRES = 10.0  # the unit of a line's error
-_KINDS = 3
-
-
-@dataclass(frozen=True)
-class FrameTokens:
-    """One frame's scene tokens [S, C], agent tokens [A, C] and map tokens [M, C], and what the ego did next."""
-
-    scene: Tensor
-    agents: Tensor
-    map: Tensor
-    plan: PlanLabel
 
 
 class TokenReader(nn.Module):
-    """Reads agents' states, lines and the ego's plan from tokens of the network of this configuration."""
+    """Reads agents' states and lines from tokens of the network of this configuration."""
 
     def __init__(self, config: PerceptionConfig) -> None:
         super().__init__()
-        dim = config.embed_dim
         self._reach = config.range_metres[3]
-        self.state = nn.Linear(dim, 6)
-        self.line = nn.Linear(dim, 2 * LINE_POINTS)
-        self.kinds = nn.Parameter(torch.zeros(_KINDS, dim))
-        self.normalise = nn.LayerNorm(dim)
-        self.ego = nn.Sequential(nn.Linear(EGO_NUMBERS, dim), nn.ReLU(), nn.Linear(dim, dim))
-        layer = nn.TransformerEncoderLayer(dim, HEADS, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-        self.path = nn.Linear(dim, 2 * WAYPOINTS)
+        self.state = nn.Linear(config.embed_dim, 6)
+        self.line = nn.Linear(config.embed_dim, 2 * LINE_POINTS)
 
     def state_loss(self, hidden: Tensor, labels: BoxLabels) -> Tensor:
         """The error of the states of labels [T] read from the tokens [T, C] of the queries matched to them.
@@ -77,26 +56,24 @@ class TokenReader(nn.Module):
         orders = torch.stack([lines, lines.flip(1)]) / LINE_METRES
         return (found - orders).abs().mean((2, 3)).amin(0).mean()
 
-    def plan_loss(self, frames: Sequence[FrameTokens]) -> Tensor:
-        """Mean absolute error of the ego's positions, in metres / PLAN_METRES, over frames and known points."""
-        paths = self.read(frames)
-        wanted = torch.stack([frame.plan.path for frame in frames]) / PLAN_METRES
-        known = torch.stack([frame.plan.known for frame in frames])[..., None].to(paths)
-        return ((paths - wanted).abs() * known).sum() / (2 * known.sum()).clamp(min=1)
 
-    def read(self, frames: Sequence[FrameTokens]) -> Tensor:
-        """Plans [B, 6, 2] in PLAN_METRES, lidar frame."""
-        sequences = []
-        for frame in frames:
-            kinds = zip((frame.scene, frame.agents, frame.map), self.kinds, strict=True)
-            tokens = [self.normalise(tokens) + kind for tokens, kind in kinds]
-            sequences.append(torch.cat([self.ego(frame.plan.ego)[None], *tokens]))
-        lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
-        padded = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-        unused = torch.arange(padded.shape[1], device=lengths.device) >= lengths[:, None]
-        mask = torch.zeros(unused.shape, device=lengths.device).masked_fill(unused, float("-inf"))
-        read = self.layers(padded, src_key_padding_mask=mask.to(padded.dtype))
-        return self.path(read[:, 0]).float().unflatten(1, (WAYPOINTS, 2))
+class PlanReader(nn.Module):
+    """Reads plans from the ego's tokens of this width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.path = nn.Linear(width, 2 * WAYPOINTS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, C] to positions [B, 6, 2] of the lidar origin every 0.5 s, lidar frame, PLAN_METRES."""
+        return self.path(tokens).float().unflatten(1, (WAYPOINTS, 2))
+
+    def loss(self, tokens: Tensor, plans: Sequence[PlanLabel]) -> Tensor:
+        """Mean absolute error of the ego's positions, in metres / PLAN_METRES, over plans and known points."""
+        paths = self(tokens)
+        wanted = torch.stack([plan.path for plan in plans]) / PLAN_METRES
+        known = torch.stack([plan.known for plan in plans])[..., None].to(paths)
+        return ((paths - wanted).abs() * known).sum() / (2 * known.sum()).clamp(min=1)
 
 
 def future_loss(trajectories: Tensor, labels: BoxLabels) -> Tensor:

@@ -112,6 +112,7 @@ def small_perception() -> PerceptionConfig:
         stuff_blocks=2,
         mask_mlp_ratio=2,
         scene_grid=(1, 3),
+        ego_layers=2,
         quirks=PublishedQuirks.none(),
     )
 

@@ -3,12 +3,16 @@
 import numpy as np
 import torch
 
+from opendrivevla_ros.core.ego import Command, EgoState
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.ego_query import EGO_NUMBERS
 from opendrivevla_ros.perception.network import PerceptionFrame
 from opendrivevla_ros.perception.preprocess import preprocess
 from opendrivevla_ros.policies.opendrivevla import frames
+
+_COMMANDS = tuple(Command)
 
 
 def perception_frame(
@@ -25,9 +29,22 @@ def perception_frame(
         lidar_to_global_rotation=torch.from_numpy(rotation).float().to(device),
         lidar_to_global_translation=torch.from_numpy(translation).float().to(device),
         timestamp_s=observation.stamp_ns / 1e9,
+        ego=ego_numbers(ego, observation.command.command).to(device),
     )
 
 
 def scene_origin(first: Observation) -> Array:
     """Where a scene that starts with this observation has the origin of its coordinates."""
     return np.array(first.ego.base_to_world[:3, 3])
+
+
+def ego_numbers(ego: EgoState, command: Command) -> torch.Tensor:
+    """[EGO_NUMBERS] how the ego moves now, each about as large as 1.
+
+    Speed (tens of m/s), yaw rate (rad/s), steering (rad), and which of the commands holds. No history and no
+    acceleration: they tell what the driver has begun to do, and tokens would not have to show why.
+    """
+    numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering]
+    numbers += [float(command is other) for other in _COMMANDS]
+    assert len(numbers) == EGO_NUMBERS
+    return torch.tensor(numbers, dtype=torch.float32)

@@ -225,7 +225,7 @@ class OpenDriveVlaPolicy:
                 token_counts={
                     **written.token_counts,
                     "scene": _count(features.scene),
-                    "agents": _count(features.agents),
+                    "agents": 0 if features.agents is None else agents,
                     "map": _count(features.map_elements),
                 },
                 prompt=prompt,
@@ -308,7 +308,13 @@ class OpenDriveVlaPolicy:
                 output = network(frame)
         finally:
             self._deadline = Deadline()
-        tokens = (output.scene_tokens, output.agent_tokens, output.map_tokens, output.tracks.boxes)
+        tokens = (
+            output.scene_tokens,
+            output.agent_tokens,
+            output.map_tokens,
+            output.ego_tokens,
+            output.tracks.boxes,
+        )
         if not all(bool(torch.isfinite(block).all()) for block in tokens):
             raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
         return network, _Seen(observation, output, {"preprocess": preprocessed, **output.stage_times})
@@ -362,7 +368,8 @@ class OpenDriveVlaPolicy:
         """The prompt's ids, and how many agents fit beside them: where not all do, the lowest-scoring are left out."""
         ids = tokenize_prompt(prompt, self.tokenizer)
         room = self._positions - self._answer_positions
-        others = sum(token >= 0 for token in ids) + len(output.scene_tokens) + len(output.map_tokens)
+        blocks = (output.scene_tokens, output.map_tokens, output.ego_tokens)
+        others = sum(token >= 0 for token in ids) + sum(len(block) for block in blocks)
         if others > room:
             raise PlanError(
                 PlanFailure.BAD_INSTRUCTION, f"the prompt has {others} positions, the model takes {room}: shorten it"
@@ -372,7 +379,8 @@ class OpenDriveVlaPolicy:
     def _features(self, output: PerceptionOutput, agents: int) -> Features:
         if self._options.blind:
             return Features(None, None, None)
-        return Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
+        others = torch.cat([output.ego_tokens, output.agent_tokens[:agents]])
+        return Features(output.scene_tokens, others, output.map_tokens)
 
 
 def _count(block: torch.Tensor | None) -> int:

@@ -1,0 +1,53 @@
+"""The ego's query: it reads all tokens of a frame, knowing how the ego moves and where it is to go.
+
+UniAD plans from such a query (arXiv 2212.10156, section 3.3), OpenDriveVLA leaves the plan to its language model
+alone, which others trained on more text than a small model can read. Here the query goes to the language model as the
+first of the agents' tokens, and what is to be done stands in it as where an agent goes stands in that agent's.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+EGO_NUMBERS = 6
+_KINDS = 3
+_HEADS = 4
+
+
+class EgoView(NamedTuple):
+    """One frame as the ego's query reads it: scene tokens [S, C], agent tokens [A, C], map tokens [M, C], and `ego`
+    [EGO_NUMBERS], how the ego moves and the command (see `perception_input.ego_numbers`).
+    """
+
+    scene: Tensor
+    agents: Tensor
+    map_elements: Tensor
+    ego: Tensor
+
+
+class EgoQuery(nn.Module):
+    """Reads frames of tokens of `width` by transformer layers whose first position is the ego."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.kinds = nn.Parameter(torch.zeros(_KINDS, width))
+        self.normalise = nn.LayerNorm(width)
+        self.ego = nn.Sequential(nn.Linear(EGO_NUMBERS, width), nn.ReLU(), nn.Linear(width, width))
+        layer = nn.TransformerEncoderLayer(width, _HEADS, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, views: Sequence[EgoView]) -> Tensor:
+        """The ego's token of each view: [B, C]."""
+        sequences = []
+        for view in views:
+            kinds = zip((view.scene, view.agents, view.map_elements), self.kinds, strict=True)
+            tokens = [self.normalise(some) + kind for some, kind in kinds]
+            sequences.append(torch.cat([self.ego(view.ego)[None], *tokens]))
+        lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
+        padded = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+        unused = torch.arange(padded.shape[1], device=lengths.device) >= lengths[:, None]
+        mask = torch.zeros(unused.shape, device=lengths.device).masked_fill(unused, float("-inf"))
+        read: Tensor = self.layers(padded, src_key_padding_mask=mask.to(padded.dtype))
+        return read[:, 0]

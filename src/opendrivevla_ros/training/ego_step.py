@@ -1,0 +1,113 @@
+"""The ego's query learns by itself, from tokens that perception gave once: hundreds of moments a second and core.
+
+The language model reads its token, and then says in words what took a tenth of the time to learn without them. Who
+drives by perception and this query alone meets the mistakes of what it sees (DAgger, arXiv 1011.0686).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
+from opendrivevla_ros.perception.network import PerceptionNetwork
+from opendrivevla_ros.policies.baselines import BlindPolicy
+from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
+from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.language_samples import SpokenSample
+from opendrivevla_ros.training.moments import Moment
+from opendrivevla_ros.training.token_reader import PLAN_METRES, PlanReader
+
+BATCH = 256
+
+
+class EgoTraining(nn.Module):
+    """What the loop trains: moments with the tokens that perception gave to the error of their plans.
+
+    Raises TrainingError for a perception without an ego's query.
+    """
+
+    def __init__(self, perception: PerceptionNetwork) -> None:
+        super().__init__()
+        self.perception = perception
+        self.plan = PlanReader(perception.config.embed_dim)
+        query_of(perception)
+
+    def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
+        """{"plan": see `PlanReader.loss`}."""
+        device = self.plan.path.weight.device
+        views = [_view(moment.features.to(device), moment.plan.ego.to(device)) for moment in moments]
+        egos = query_of(self.perception)(views)
+        return {"plan": self.plan.loss(egos, [moment.plan.to(device) for moment in moments])}
+
+
+def query_of(perception: PerceptionNetwork) -> EgoQuery:
+    """The ego's query of a network. Raises TrainingError where it has none."""
+    if perception.ego_query is None:
+        raise TrainingError("this perception has no query of the ego; set ego_layers in its configuration")
+    return perception.ego_query
+
+
+@torch.inference_mode()
+def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[SpokenSample]:
+    """The samples with the ego's token before those of the agents, as the network gives them to a language model.
+
+    A sample whose plan is not known has no numbers of the ego either; it stays as it is.
+    """
+    found = list(samples)
+    known = [index for index, sample in enumerate(samples) if sample.plan is not None]
+    for start in range(0, len(known), BATCH):
+        some = known[start : start + BATCH]
+        views = [_view(found[index].features, plan.ego) for index in some if (plan := found[index].plan) is not None]
+        for index, view, ego in zip(some, views, query(views), strict=True):
+            features = found[index].features
+            agents = torch.cat([ego[None], view.agents]).half()
+            found[index] = replace(found[index], features=Features(features.scene, agents, features.map_elements))
+    return found
+
+
+class EgoPolicy(BlindPolicy):
+    """Perception and the ego's query at the wheel, without words."""
+
+    info = PolicyInfo(model_id="ego", weights_hash="", trained=True, image_size=(1, 1))
+    name = "ego"
+    explanation = "This is a perception that plans without words."
+
+    def __init__(self, training: EgoTraining) -> None:
+        super().__init__()
+        self._training = training.eval()
+        self._origin: Array | None = None
+        self._training.perception.reset()
+
+    @torch.inference_mode()
+    def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
+        """What the ego's token says."""
+        network = self._training.perception
+        if self._origin is None:
+            self._origin = scene_origin(observation)
+        output = network(perception_frame(observation, network.config, self._origin))
+        path = PLAN_METRES * self._training.plan(output.ego_tokens)[0].double().numpy()
+        return lidar_path_to_base(path, np.asarray(observation.rig.lidar_to_base)), None
+
+
+def load_ego_training(weights: Path, config: PerceptionConfig) -> EgoTraining:
+    """What the step has left in a weights file."""
+    training = EgoTraining(PerceptionNetwork(config))
+    training.load_state_dict(torch.load(weights, weights_only=True))
+    return training
+
+
+def _view(features: Features, ego: Tensor) -> EgoView:
+    blocks = (features.scene, features.agents, features.map_elements)
+    width = next(block.shape[1] for block in blocks if block is not None)
+    scene, agents, lines = (torch.zeros(0, width) if block is None else block.float() for block in blocks)
+    return EgoView(scene.to(ego.device), agents.to(ego.device), lines.to(ego.device), ego)

@@ -1,0 +1,96 @@
+"""The ego's query by itself: how it learns, what the language model gets of it, and what it does at the wheel."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
+from opendrivevla_ros.language.model import Features
+from opendrivevla_ros.perception.network import PerceptionNetwork
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small_perception
+from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.training.ego_step import EgoTraining, query_of, with_ego_tokens
+from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.moments import Moment, Moments
+from opendrivevla_ros.training.own_drives import draw_own_drives
+from opendrivevla_ros.training.seen_tokens import see
+from opendrivevla_ros.training.world_drives import renderer_of, stretches
+from opendrivevla_ros.world.seeds import Split
+
+PERCEPTION = small_perception()
+CONFIG = replace(OpenDriveVlaConfig(), perception=PERCEPTION, heading_as_trained=False, tells_past=False)
+
+
+def network() -> PerceptionNetwork:
+    torch.manual_seed(0)
+    return PerceptionNetwork(PERCEPTION).eval()
+
+
+@pytest.fixture(scope="module")
+def stretch() -> list[StoredSample]:
+    return next(iter(stretches(6, Split.TRAIN, renderer_of(PERCEPTION.image_size))))  # a stopped lead
+
+
+@torch.no_grad()
+def test_the_language_model_gets_what_the_network_gives_on_a_vehicle(stretch: list[StoredSample]):
+    perception = network()
+    seen = with_ego_tokens(see(perception, CONFIG, stretch), query_of(perception))
+    perception.reset()
+    origin = scene_origin(stretch[0].sample.observation)
+    for one, stored in zip(seen, stretch, strict=True):
+        output = perception(perception_frame(stored.sample.observation, PERCEPTION, origin))
+        assert one.features.agents is not None
+        wanted = torch.cat([output.ego_tokens, output.agent_tokens])
+        torch.testing.assert_close(one.features.agents.float(), wanted, atol=1e-2, rtol=1e-2)
+
+
+def test_a_moment_whose_plan_is_not_known_stays_as_it_is(stretch: list[StoredSample]):
+    perception = network()
+    (sample, *_) = see(perception, CONFIG, stretch[:1])
+    (kept,) = with_ego_tokens([replace(sample, plan=None)], query_of(perception))
+    assert kept.features is sample.features
+
+
+def test_only_the_query_learns_and_it_learns_the_plan(stretch: list[StoredSample]):
+    perception = network()
+    with torch.no_grad():
+        moments = Moments(see(perception, CONFIG, stretch))
+    training = EgoTraining(perception)
+    batch: list[Moment] = [moments[index] for index in range(len(moments))]
+    learns = [*query_of(perception).parameters(), *training.plan.parameters()]
+    optimiser = torch.optim.Adam(learns, 3e-3)
+    losses = []
+    for _ in range(40):
+        loss = training(batch)["plan"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 4
+    others = [part for name, part in perception.named_parameters() if not name.startswith("ego_query.")]
+    assert all(part.grad is None for part in others)
+
+
+def test_frames_that_hold_nothing_are_read_too(stretch: list[StoredSample]):
+    perception = network()
+    (sample, *_) = see(perception, CONFIG, stretch[:1])
+    assert sample.plan is not None
+    empty = Features(torch.zeros(1, PERCEPTION.embed_dim), None, torch.zeros(0, PERCEPTION.embed_dim))
+    assert EgoTraining(perception)([Moment(empty, sample.plan)])["plan"].isfinite()
+
+
+def test_a_perception_without_the_query_is_refused():
+    with pytest.raises(TrainingError, match="ego_layers"):
+        EgoTraining(PerceptionNetwork(replace(PERCEPTION, ego_layers=0)))
+
+
+def test_its_drives_are_drawn_from_its_weights(tmp_path: Path):
+    torch.save(EgoTraining(network()).state_dict(), weights := tmp_path / "weights.pt")
+    folder = tmp_path / "own"
+    size = PERCEPTION.image_size
+    shares = draw_own_drives(folder, weights, first=4, scenarios=1, image_size=size, processes=1, stage="ego")
+    assert list(shares) == [0.0, 1.0]
+    (length,) = DriveStore(folder).lengths
+    assert length > 1
