@@ -1,6 +1,6 @@
 """The ego's query: it reads all tokens of a frame, knowing how the ego moves and where it is to go.
 
-UniAD plans from such a query (arXiv 2212.10156, section 3.3), OpenDriveVLA leaves the plan to its language model
+UniAD plans from such a query (arXiv 2212.10156), OpenDriveVLA leaves the plan to its language model
 alone, which others trained on more text than a small model can read. Here the query goes to the language model as the
 first of the agents' tokens, and what is to be done stands in it as where an agent goes stands in that agent's.
 """

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
-from opendrivevla_ros.perception.ego_query import EgoQuery
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
 from opendrivevla_ros.training.card import StepFigures, card
@@ -80,7 +79,7 @@ class RecipeRun(StepRun[Recipe]):
         yield from see_drives(self.drives(kind), folder, self.config(), perception, processes=processes)
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
-        """Has the policy, or who reads the truth, drive; yields the share that is done."""
+        """Has the driver of a step drive; yields the share that is done."""
         stage_of_driver = None
         if step.learner:
             learned = self.recipe.training_step(step.learner)
@@ -130,14 +129,6 @@ class RecipeRun(StepRun[Recipe]):
         if state.is_main_process:
             self._leave_weights(step, training)
 
-    def _trained_query(self, step: LanguageStep, model: OpenDriveVlaModel) -> EgoQuery:
-        query, prefix = query_of(model.perception), "perception.ego_query."
-        weights = self.weights_before(step)
-        query.load_state_dict(
-            {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
-        )
-        return query
-
     def _groups(self, step: TrainingStep, model: OpenDriveVlaModel, training: nn.Module) -> list[dict[str, Any]]:
         """Groups of parameters: what the step's stage trains of the model, and what only training has."""
         if isinstance(step, LearnerStep):
@@ -181,7 +172,8 @@ class RecipeRun(StepRun[Recipe]):
         if isinstance(step, EgoStep):
             return EgoTraining(model.perception), Moments(seen)
         if not step.truth:
-            seen = with_ego_tokens(seen, self._trained_query(step, model))
+            model.load_state_dict(_common(self.weights_before(step), model.state_dict()))
+            seen = with_ego_tokens(seen, query_of(model.perception))
         assert model.language is not None
         training = LessonTraining(
             model.language,
