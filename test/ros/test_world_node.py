@@ -210,8 +210,12 @@ def test_without_plans_the_vehicle_stops_by_itself(listener: Listener, world_dom
     listener.spin_until(lambda: listener.has_ended and world.process.poll() is not None, "the end of the drive")
     listener.node.destroy_publisher(silent)
     assert world.process.returncode == 0, world.output()
-    assert listener.received["/vla_node/input/odometry"][-1].twist.twist.linear.x == 0.0
+    odometry = listener.received["/vla_node/input/odometry"]  # may be heard after the end
+    listener.spin_until(lambda: odometry[-1].twist.twist.linear.x == 0.0, "a vehicle that stands")
     assert "no plan has come: the vehicle brakes" in {status.reason for status in listener.statuses}
+    for camera in CAMERA_NAMES:  # no sensor sends the same picture twice, also of what stands still
+        before, after = listener.received[f"/vla_node/input/{camera}/image/compressed"][-2:]
+        assert before.data != after.data
 
 
 def test_time_stands_still_until_somebody_reads_and_ctrl_c_ends_the_waiting(
@@ -222,7 +226,7 @@ def test_time_stands_still_until_somebody_reads_and_ctrl_c_ends_the_waiting(
     assert listener.statuses[0].state == WorldStatus.WAITING
     assert "/clock" in listener.statuses[0].reason
     assert listener.received["/clock"] == []
-    assert world.end() == 0
+    assert world.end() == 0, world.output()
     assert "Traceback" not in world.output()
 
 
@@ -231,7 +235,7 @@ def test_ctrl_c_in_the_middle_of_a_drive_ends_it_cleanly(
 ) -> None:
     world = Run("world_node", tmp_path / "log", world_domain, WIRES, readers=0, camera_rate=10.0)
     listener.spin_until(lambda: len(listener.received["/vla_node/input/odometry"]) > 10, "odometry")
-    assert world.end() == 0
+    assert world.end() == 0, world.output()
     assert "Traceback" not in world.output()
 
 

@@ -1,6 +1,7 @@
 """The life of a process that is one node: until Ctrl-C, or until ROS shuts down."""
 
 import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +13,33 @@ from rclpy.node import Node
 
 @contextmanager
 def running() -> Iterator[None]:
-    """ROS for the block, which Ctrl-C ends without an error, also where it comes while the node is made."""
-    rclpy.init()
+    """ROS for the block, which Ctrl-C ends without an error, wherever it comes.
+
+    Ctrl-C shuts ROS down in a thread of its own. Until that is done, what it interrupts fails one way or another.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    rclpy.init()  # its handler comes before this one, and calls it
     try:
         yield
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
-        if rclpy.ok():
+        if rclpy.ok() and not interrupted.is_set():
             raise
-        # Interrupted while the node was made: its parts then fail one way or another.
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if rclpy.ok():
-            rclpy.shutdown()
+        try:
+            if rclpy.ok():
+                rclpy.shutdown()
+        except RuntimeError:  # the other thread may come in between
+            if rclpy.ok():
+                raise
 
 
 def spin(node: Node) -> None:

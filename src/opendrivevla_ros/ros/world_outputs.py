@@ -19,9 +19,11 @@ from opendrivevla_ros.ros import qos
 from opendrivevla_ros.ros.conversions import header, point_message, pose_message, time_message
 from opendrivevla_ros.ros.world_drive import WORLD_FRAME, WorldDrive
 from opendrivevla_ros.ros.world_markers import truth_markers
+from opendrivevla_ros.world.image_effects import ImageEffects
 from opendrivevla_ros.world.renderer import Renderer
 from opendrivevla_ros.world.state import Actor, Ego, RoadMap
 
+SENSOR = ImageEffects(noise=1.0)  # who stands still would send the same bytes again, as only a frozen camera does
 JPEG_QUALITY = 92
 BASE_FRAME = "base_link"
 FLUSH_S = 2.0
@@ -67,7 +69,7 @@ class WorldOutputs:
 
     def publish_pictures(self) -> None:
         """Draws what the cameras see; only at a step, where the world's state is true now."""
-        pictures = self._renderer.render(self._drive.world.state)
+        pictures = self._renderer.render(self._drive.world.state, SENSOR)
         for camera, picture in zip(self._rig.cameras, pictures, strict=True):
             stamp = header(self._stamp_ns, camera.name)
             _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
