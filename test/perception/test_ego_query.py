@@ -1,5 +1,6 @@
 """The ego's query reads what no number of the ego tells, and every frame by itself."""
 
+import pytest
 import torch
 
 from opendrivevla_ros.perception.ego_query import EGO_NUMBERS, EgoQuery, EgoView
@@ -13,15 +14,26 @@ def view(seed: int, *, agents: int = 3, ego: float = 0.5) -> EgoView:
     return EgoView(scene, others, lines, torch.full((EGO_NUMBERS,), ego))
 
 
-def query() -> EgoQuery:
+def query(ahead: tuple[int, int] | None = None) -> EgoQuery:
     torch.manual_seed(0)
-    return EgoQuery(WIDTH, 1)
+    return EgoQuery(WIDTH, 1, ahead)
 
 
-def test_it_learns_to_tell_frames_apart_that_only_their_tokens_do():
-    reading = query()
+def looking(column: int) -> EgoView:
+    """A frame whose tokens tell nothing, with something in one column of the bird's-eye view."""
+    cells = torch.zeros(5, 4, WIDTH)
+    cells[:, column, 3] = 1.0
+    return view(1)._replace(ahead=cells)
+
+
+@pytest.mark.parametrize(
+    ("reading", "views"),
+    [(query(), [view(1), view(2, agents=0)]), (query((5, 4)), [looking(0), looking(3)])],
+    ids=["tokens", "the bird's-eye view"],
+)
+def test_it_learns_to_tell_frames_apart_that_only_one_thing_does(reading: EgoQuery, views: list[EgoView]):
     head = torch.nn.Linear(WIDTH, 1)
-    views, wanted = [view(1), view(2, agents=0)], torch.tensor([[1.0], [-1.0]])
+    wanted = torch.tensor([[1.0], [-1.0]])
     optimizer = torch.optim.Adam([*reading.parameters(), *head.parameters()], lr=3e-3)
     for _ in range(80):
         loss = (head(reading(views)) - wanted).abs().mean()

@@ -78,7 +78,7 @@ def test_frames_that_hold_nothing_are_read_too(stretch: list[StoredSample]):
     (sample, *_) = see(perception, CONFIG, stretch[:1])
     assert sample.plan is not None
     empty = Features(torch.zeros(1, PERCEPTION.embed_dim), None, torch.zeros(0, PERCEPTION.embed_dim))
-    assert EgoTraining(perception)([Moment(empty, sample.plan)])["plan"].isfinite()
+    assert EgoTraining(perception)([Moment(empty, sample.plan, ahead=sample.ahead)])["plan"].isfinite()
 
 
 def test_a_perception_without_the_query_is_refused():

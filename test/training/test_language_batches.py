@@ -33,6 +33,7 @@ from opendrivevla_ros.training.language_batches import (
     said_points,
 )
 from opendrivevla_ros.training.loop import LoopSettings, train
+from opendrivevla_ros.training.token_reader import plan_error
 
 SYSTEM_TEXT = "You drive."
 WIDTH = 16
@@ -161,8 +162,9 @@ def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(to
     with torch.no_grad():
         training.answers.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
     assert training(turns()[1:])["points"].item() == pytest.approx(0.0, abs=1e-6)  # the question's answer has none
-    off = (said_points(DRIVE_ON) - said_points(STOP)).abs().mean()
-    assert training(turns())["points"].item() == pytest.approx(off.item() / 2, rel=1e-5)
+    points = torch.stack([said_points(DRIVE_ON), said_points(STOP)])
+    off = plan_error(points, said_points(STOP).expand_as(points), torch.ones(2, 6))
+    assert training(turns())["points"].item() == pytest.approx(off.item(), rel=1e-5)
     assert training(turns()[2:])["points"].item() == 0.0
 
 

@@ -70,9 +70,9 @@ def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(
     torch.nn.init.zeros_(thought.points.weight)
     with torch.no_grad():
         thought.points.bias.copy_(PATH.flatten() / POINT_METRES)
-    few, many = moment(1, 1), moment(9, 5, path=PATH + torch.tensor([3.0, 0.0]))
+    few, many = moment(1, 1), moment(9, 5, path=PATH + 3.0)
     assert school([lesson(few)])["thinking"].item() == pytest.approx(0.0, abs=1e-6)
-    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(1.5 / 2, rel=1e-4)
+    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(3.0 / 2, rel=1e-4)
 
 
 def test_a_moment_is_thought_about_alike_beside_any_other(school: LessonTraining):

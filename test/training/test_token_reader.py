@@ -1,5 +1,7 @@
 """The reader finds in tokens what was put there, and its losses count what is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from perception.test_network import CONFIG
@@ -34,7 +36,18 @@ def test_a_plans_loss_is_its_mean_error():
     torch.nn.init.zeros_(reader.path.weight)
     torch.nn.init.zeros_(reader.path.bias)
     plan = plan_label()
-    assert reader.loss(torch.randn(1, DIM), [plan]).item() * PLAN_METRES == pytest.approx(plan.path.mean().item())
+    errors = replace(plan, path=torch.full_like(plan.path, 7.0))
+    assert reader.loss(torch.randn(1, DIM), [errors]).item() * PLAN_METRES == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize(("worse", "better"), [((0, 1), (5, 1)), ((2, 0), (2, 1))], ids=["sooner", "to the side"])
+def test_what_is_driven_first_and_what_leaves_the_lane_counts_most(worse: tuple[int, int], better: tuple[int, int]):
+    reader = PlanReader(DIM)
+    plans = [replace(plan_label(), path=reader(torch.zeros(1, DIM))[0].detach() * PLAN_METRES) for _ in range(2)]
+    for plan, where in zip(plans, (worse, better), strict=True):
+        plan.path[where] += 1.0
+    off, less_off = (reader.loss(torch.zeros(1, DIM), [plan]).item() for plan in plans)
+    assert off > 1.5 * less_off > 0.0
 
 
 def test_no_label_gives_no_loss_but_a_gradient():

@@ -66,7 +66,8 @@ class PerceptionConfig:
 
     Sizes are pixels (width, height), BEV cells and metres. Ranges are (x, y, z min, x, y, z max) in the lidar frame.
     same_object_metres: of two tracks of one class whose centres are nearer than this, one is dropped; 0 as published,
-    where all are kept. ego_layers: of `EgoQuery`; 0 as published, where there is none.
+    where all are kept. ego_layers: of `EgoQuery`; 0 as published, where there is none. ego_window: (x, y min, x, y
+    max), lidar frame, of the bird's-eye view that the ego's query looks into.
     """
 
     # pictures: resized to image_size, mean subtracted (BGR), zero-padded at the bottom and right to pad_multiple
@@ -121,6 +122,7 @@ class PerceptionConfig:
     # scene tokens per camera: rows, columns
     scene_grid: tuple[int, int] = (3, 5)
     ego_layers: int = 0
+    ego_window: tuple[float, float, float, float] = (-16.0, -4.0, 16.0, 40.0)
     quirks: PublishedQuirks = field(default_factory=PublishedQuirks)
 
     @property
@@ -133,3 +135,14 @@ class PerceptionConfig:
     def cell_metres(self) -> float:
         """Side of a BEV cell."""
         return (self.range_metres[3] - self.range_metres[0]) / self.bev_size
+
+    @property
+    def ego_cells(self) -> tuple[slice, slice]:
+        """Rows and columns of the BEV within `ego_window`, as far as it reaches."""
+        x_min, y_min, x_max, y_max = self.ego_window
+
+        def cells(start: float, end: float, origin: float) -> slice:
+            first, last = (round((metres - origin) / self.cell_metres) for metres in (start, end))
+            return slice(max(first, 0), min(last, self.bev_size))
+
+        return cells(y_min, y_max, self.range_metres[1]), cells(x_min, x_max, self.range_metres[0])

@@ -51,13 +51,15 @@ class PerceptionOutput:
 
     scene_tokens: [cameras * rows * columns, C], by camera, then row by row. agent_tokens: [A, C], by falling track
     score. map_tokens: [M, C], accepted elements, then the drivable area. ego_tokens: [1, C], or [0, C] where the
-    network has no `EgoQuery`. stage_times: seconds by stage, in order.
+    network has no `EgoQuery`. ahead: what that looks into, see `PerceptionNetwork.ahead`. stage_times: seconds by
+    stage, in order.
     """
 
     scene_tokens: Tensor
     agent_tokens: Tensor
     map_tokens: Tensor
     ego_tokens: Tensor
+    ahead: Tensor | None
     tracks: TrackResult
     map: MapResult
     stage_times: dict[str, float] = field(default_factory=dict)
@@ -115,7 +117,9 @@ class PerceptionNetwork(nn.Module):
         self.memory_bank = MemoryBank(config)
         self.criterion = LossWeights(self.pts_bbox_head.code_weights.detach().clone())
         self.seg_head = MapHead(config)
-        self.ego_query = EgoQuery(dim, config.ego_layers) if config.ego_layers else None
+        rows, columns = config.ego_cells
+        ahead = rows.stop - rows.start, columns.stop - columns.start
+        self.ego_query = EgoQuery(dim, config.ego_layers, ahead) if config.ego_layers else None
         self.tracker = Tracker(config)
         self.ego_motion = EgoMotion(difference_at_first=config.quirks.first_frame_delta)
         self._previous_bev: Tensor | None = None
@@ -138,16 +142,18 @@ class PerceptionNetwork(nn.Module):
         map_decoding = self.seg_head(bev)
         clock.stop("map_head")
         scene, agents = self.sample_scene(pyramid[-1]), agent_tokens(tracks, self.config)
-        ego = scene[:0]
+        ego, ahead = scene[:0], None
         if self.ego_query is not None:
             assert frame.ego is not None
-            ego = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego)])
+            ahead = self.ahead(bev)
+            ego = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego, ahead)])
             clock.stop("ego_query")
         return PerceptionOutput(
             scene_tokens=scene,
             agent_tokens=agents,
             map_tokens=map_decoding.tokens,
             ego_tokens=ego,
+            ahead=ahead,
             tracks=tracks,
             map=map_decoding.result,
             stage_times=clock.times,
@@ -179,6 +185,11 @@ class PerceptionNetwork(nn.Module):
         result = self.tracker.report(tracks)
         self.tracker.carry(self.query_interact(self.memory_bank(tracks)))
         return result
+
+    def ahead(self, bev: Tensor) -> Tensor:
+        """The cells of a BEV [S, C] that the ego's query looks into: [rows, columns, C], nearest row first."""
+        rows, columns = self.config.ego_cells
+        return bev.unflatten(0, (self.config.bev_size, self.config.bev_size))[rows, columns]
 
     def sample_scene(self, coarsest: Tensor) -> Tensor:
         """The coarsest pyramid level [cameras, C, h, w] -> [cameras * rows * columns, C]."""

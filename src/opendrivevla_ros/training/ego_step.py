@@ -45,7 +45,7 @@ class EgoTraining(nn.Module):
     def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
         """{"plan": see `PlanReader.loss`}."""
         device = self.plan.path.weight.device
-        views = [_view(moment.features.to(device), moment.plan.ego.to(device)) for moment in moments]
+        views = [_view(moment.features, moment.plan.ego, moment.ahead, device) for moment in moments]
         egos = query_of(self.perception)(views)
         return {"plan": self.plan.loss(egos, [moment.plan.to(device) for moment in moments])}
 
@@ -67,11 +67,16 @@ def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[Sp
     known = [index for index, sample in enumerate(samples) if sample.plan is not None]
     for start in range(0, len(known), BATCH):
         some = known[start : start + BATCH]
-        views = [_view(found[index].features, plan.ego) for index in some if (plan := found[index].plan) is not None]
+        views = [
+            _view(one.features, one.plan.ego, one.ahead)
+            for one in (found[index] for index in some)
+            if one.plan is not None
+        ]
         for index, view, ego in zip(some, views, query(views), strict=True):
             features = found[index].features
             agents = torch.cat([ego[None], view.agents]).half()
-            found[index] = replace(found[index], features=Features(features.scene, agents, features.map_elements))
+            seen = Features(features.scene, agents, features.map_elements)
+            found[index] = replace(found[index], features=seen, ahead=None)
     return found
 
 
@@ -106,8 +111,9 @@ def load_ego_training(weights: Path, config: PerceptionConfig) -> EgoTraining:
     return training
 
 
-def _view(features: Features, ego: Tensor) -> EgoView:
+def _view(features: Features, ego: Tensor, ahead: Tensor | None, device: torch.device | str = "cpu") -> EgoView:
     blocks = (features.scene, features.agents, features.map_elements)
     width = next(block.shape[1] for block in blocks if block is not None)
     scene, agents, lines = (torch.zeros(0, width) if block is None else block.float() for block in blocks)
-    return EgoView(scene.to(ego.device), agents.to(ego.device), lines.to(ego.device), ego)
+    cells = None if ahead is None else ahead.to(device)
+    return EgoView(scene.to(device), agents.to(device), lines.to(device), ego.to(device), cells)

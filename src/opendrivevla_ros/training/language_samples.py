@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.datasets.drive_store import StoredSample
@@ -34,7 +35,8 @@ class SpokenSample:
     """A moment.
 
     scene: of which scenario. features: its tokens, or the truth in their place. tasks: what to say. departure: see
-    `departure`. plan: how the ego moves and where it went; None where that is not known to the end.
+    `departure`. plan: how the ego moves and where it went; None where that is not known to the end. ahead: what the
+    ego's query looks into (see `PerceptionNetwork.ahead`), half precision; None once it has, or where there is none.
     """
 
     scene: str
@@ -42,6 +44,7 @@ class SpokenSample:
     tasks: tuple[TextTask, ...]
     departure: float = 0.0
     plan: PlanLabel | None = None
+    ahead: Tensor | None = None
 
 
 def departure(sample: DrivingSample) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.model import Features
@@ -12,11 +13,12 @@ from opendrivevla_ros.training.language_samples import SpokenSample
 
 
 class Moment(NamedTuple):
-    """user: the message that asks for the plan; empty for who reads no words."""
+    """user: the message that asks for the plan; empty for who reads no words. ahead: as of a `SpokenSample`."""
 
     features: Features
     plan: PlanLabel
     user: str = ""
+    ahead: Tensor | None = None
 
 
 class Moments(Dataset[Moment]):
@@ -24,7 +26,7 @@ class Moments(Dataset[Moment]):
 
     def __init__(self, samples: Sequence[SpokenSample]) -> None:
         self._moments = [
-            Moment(sample.features, sample.plan, _planning_message(sample))
+            Moment(sample.features, sample.plan, _planning_message(sample), sample.ahead)
             for sample in samples
             if sample.plan is not None
         ]

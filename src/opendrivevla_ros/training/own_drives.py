@@ -21,7 +21,7 @@ from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training.ego_step import EgoPolicy, load_ego_training
 from opendrivevla_ros.training.learner import LearnerPolicy, load_learner
 from opendrivevla_ros.training.world_drives import MAP_REACH, renderer_of, scenario_of, words_of
-from opendrivevla_ros.world.families import make_scenario
+from opendrivevla_ros.world.families import FAMILIES, make_scenario
 from opendrivevla_ros.world.outcome import drive
 from opendrivevla_ros.world.policy_driver import PolicyDriver
 from opendrivevla_ros.world.renderer import Renderer
@@ -42,21 +42,23 @@ def draw_own_drives(
     image_size: tuple[int, int] | None,
     processes: int,
     stage: str | None = None,
+    families: Sequence[str] = FAMILIES,
 ) -> Iterator[float]:
-    """Has a driver drive training scenarios `first` to `first + scenarios` into a store.
+    """Has a driver drive those training scenarios `first` to `first + scenarios` that are of `families`, into a store.
 
     driver: a policy's checkpoint folder, or the weights file of a step of this stage, learner or ego. image_size: None
     for drives without pictures, which take a fraction of the time. Yields the share that is done; drives that are
     there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
-    wanted = [number for number in range(first, first + scenarios) if f"{NAME}{number:06d}" not in done]
-    yield 1 - len(wanted) / scenarios
+    numbers = [n for n in range(first, first + scenarios) if scenario_of(n, Split.TRAIN)[0] in families]
+    wanted = [number for number in numbers if f"{NAME}{number:06d}" not in done]
+    yield 1 - len(wanted) / max(len(numbers), 1)
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         jobs = [pool.submit(_draw, folder, (driver, stage), number, image_size) for number in wanted]
         for count, job in enumerate(jobs, start=1):
             job.result()
-            yield 1 - (len(wanted) - count) / scenarios
+            yield 1 - (len(wanted) - count) / len(numbers)
 
 
 def own_drive(number: int, make_policy: MakePolicy, renderer: Renderer | NoPictures) -> list[StoredSample]:

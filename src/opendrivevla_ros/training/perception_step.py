@@ -122,7 +122,9 @@ class PerceptionLosses(nn.Module):
             **mapped,
         }
         agents = tracked.hidden[tracked.shown]
-        return losses, EgoView(self.perception.sample_scene(pyramid[-1]), agents, map_tokens, labelled.plan.ego)
+        network = self.perception
+        scene_tokens, ahead = network.sample_scene(pyramid[-1]), network.ahead(bev)
+        return losses, EgoView(scene_tokens, agents, map_tokens, labelled.plan.ego, ahead)
 
 
 class PerceptionTraining(PerceptionLosses):

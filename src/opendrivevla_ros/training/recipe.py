@@ -1,11 +1,12 @@
 """The recipe of the small checkpoint: which steps follow one another, and every number that shapes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
+from opendrivevla_ros.world.families import FAMILIES
 
 SPEECH = {"plan": 7.0, "caption": 0.5, "question": 1.5, "agent": 1.0}  # shares of the tasks, see `language_data`
 TRAIN = "train"  # the expert's drives
@@ -77,7 +78,7 @@ TrainingStep = PerceptionStep | EgoStep | LanguageStep | PlanningStep | LearnerS
 
 @dataclass(frozen=True)
 class OwnDrivesStep:
-    """Somebody drives training scenarios `first` to `first + scenarios`.
+    """Somebody drives those training scenarios `first` to `first + scenarios` that are of `families`.
 
     learner: name of the step that it learned in, a learner's or an ego's; None for the policy as it is by now.
     pictures: without them only steps of the truth can read the drives. Nothing learns.
@@ -88,6 +89,7 @@ class OwnDrivesStep:
     scenarios: int
     learner: str | None = None
     pictures: bool = True
+    families: tuple[str, ...] = FAMILIES
 
 
 Step = TrainingStep | OwnDrivesStep
@@ -184,11 +186,26 @@ def _speaking(steps: int, learning_rate: float) -> LoopSettings:
     )
 
 
-def _driving(steps: int) -> LoopSettings:
-    return LoopSettings(steps=steps, learning_rate=3e-3, batch_size=128, clip_norm=1.0, save_every=500)
+SEEN = (TRAIN, "learner_drives")
+HARD = ("bend", "junction_left", "junction_right", "junction_straight", "stopped_lead")  # where most still failed
+OWN = (
+    OwnDrivesStep("drives_1", first=2520, scenarios=280, learner="ego_1"),
+    OwnDrivesStep("drives_2", first=5400, scenarios=280, learner="ego_2"),
+    OwnDrivesStep("drives_3", first=5680, scenarios=280, learner="ego_3"),
+    OwnDrivesStep("drives_4", first=6000, scenarios=840, learner="ego_4", families=HARD),
+)
+ALL_SEEN = (*SEEN, *(driven.name for driven in OWN))
 
 
-ALL_SEEN = (TRAIN, "learner_drives", "first_drives", "second_drives")
+def _rounds() -> Iterator[EgoStep | OwnDrivesStep]:
+    """The ego's query learns from the drives so far, drives, and learns again, to its last step, "ego"."""
+    loop = LoopSettings(steps=5000, learning_rate=3e-3, batch_size=128, clip_norm=1.0)
+    for count, driven in enumerate(OWN):
+        yield EgoStep(f"ego_{count + 1}", loop, reads=ALL_SEEN[: len(SEEN) + count])
+        yield driven
+    yield EgoStep("ego", loop, reads=ALL_SEEN)
+
+
 SMALL = Recipe(
     scenarios=2240,
     validation=140,
@@ -204,16 +221,12 @@ SMALL = Recipe(
             4,
             fixed_norms=True,
         ),
-        EgoStep("first_ego", _driving(5000), reads=(TRAIN, "learner_drives")),
-        OwnDrivesStep("first_drives", first=2520, scenarios=280, learner="first_ego"),
-        EgoStep("second_ego", _driving(5000), reads=(TRAIN, "learner_drives", "first_drives")),
-        OwnDrivesStep("second_drives", first=5400, scenarios=280, learner="second_ego"),
-        EgoStep("ego", _driving(5000), reads=ALL_SEEN),
+        *_rounds(),
         LanguageStep(
             "schooling",
             "schooling",
             _speaking(4500, 1.5e-3),
-            reads=(TRAIN, "learner_drives", "unseen_drives"),
+            reads=(*SEEN, "unseen_drives"),
             truth=True,
             moments=8,
         ),

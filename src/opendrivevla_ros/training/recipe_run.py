@@ -95,6 +95,7 @@ class RecipeRun(StepRun[Recipe]):
             image_size=self.recipe.image_size if step.pictures else None,
             processes=processes,
             stage=stage_of_driver,
+            families=step.families,
         )
 
     def _features(self, kind: str, truth: bool) -> Path:

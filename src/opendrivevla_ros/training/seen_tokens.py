@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def load_tokens(folder: Path) -> list[SpokenSample]:
         for one in content:
             tasks = tuple(TextTask(*task) for task in one["tasks"])
             plan = None if one["plan"] is None else PlanLabel(*one["plan"])
-            samples.append(SpokenSample(one["scene"], Features(*one["features"]), tasks, one["departure"], plan))
+            features = Features(*one["features"])
+            samples.append(SpokenSample(one["scene"], features, tasks, one["departure"], plan, one["ahead"]))
     return samples
 
 
@@ -73,7 +75,8 @@ def see(network: PerceptionNetwork, config: OpenDriveVlaConfig, stretch: Sequenc
     for stored in stretch:
         output = network(perception_frame(stored.sample.observation, network.config, origin))
         features = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
-        found.append(spoken(stored, features, config))
+        ahead = None if output.ahead is None else output.ahead.half()
+        found.append(replace(spoken(stored, features, config), ahead=ahead))
     return found
 
 
@@ -96,6 +99,7 @@ def _see(drives: Path, start: int, folder: Path, config: OpenDriveVlaConfig, wei
             "tasks": [list(vars(task).values()) for task in one.tasks],
             "departure": one.departure,
             "plan": None if one.plan is None else list(vars(one.plan).values()),
+            "ahead": one.ahead,
         }
         for one in samples
     ]
