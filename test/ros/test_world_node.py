@@ -31,10 +31,8 @@ from opendrivevla_ros.sensing.images import decode_compressed
 from opendrivevla_ros.world.rig import nuscenes_rig
 
 CONFIG = Path(__file__).parents[2] / "config"
-SENSORS = (
-    *("odometry", "command"),
-    *(f"{camera}/{name}" for camera in CAMERA_NAMES for name in ("image/compressed", "camera_info")),
-)
+CAMERA_TOPICS = ("image/compressed", "camera_info")
+SENSORS = ("odometry", "command", *(f"{camera}/{name}" for camera in CAMERA_NAMES for name in CAMERA_TOPICS))
 WIRES = [argument for name in SENSORS for argument in ("-r", f"~/output/{name}:=/vla_node/input/{name}")]
 WIRES += ["-r", "~/input/trajectory:=/vla_node/output/trajectory"]
 LEAD_IN_S, DURATION_S = 1.0, 8.0
@@ -74,6 +72,14 @@ class Listener:
         ends = (WorldStatus.ARRIVED, WorldStatus.COLLIDED, WorldStatus.OUT_OF_TIME)
         return bool(self.statuses) and self.statuses[-1].state in ends
 
+    def has_heard_until(self, stamp_ns: int) -> bool:
+        """Whether the clock, the odometry and the pictures of that stamp have come."""
+        heard = [nanoseconds(message.clock) for message in self.received["/clock"][-1:]]
+        topics = ["odometry", *(f"{camera}/{name}" for camera in CAMERA_NAMES for name in CAMERA_TOPICS)]
+        for topic in topics:
+            heard += [nanoseconds(message.header.stamp) for message in self.received[f"/vla_node/input/{topic}"][-1:]]
+        return heard == [stamp_ns] * (1 + len(topics))
+
     @property
     def statuses(self) -> list[WorldStatus]:
         return self.received["/world_node/truth/status"]
@@ -109,6 +115,8 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Listener, 
         listener.spin_until(lambda: listener.has_ended and world.process.poll() is not None, "the end of the drive")
         last = listener.statuses[-1].state
         assert last == WorldStatus.OUT_OF_TIME, world.output()
+        end_ns = EPOCH_NS + round(DURATION_S * 1e9)
+        listener.spin_until(lambda: listener.has_heard_until(end_ns), "what was sent before the end")
         yield listener, world.process.returncode
     finally:
         world.end()
