@@ -166,9 +166,10 @@ def _drive(
     for name, (wired, _) in SENSORS.items():
         world_arguments += ["-r", f"~/{name}:=/vla_node/{wired}"]
     with ExitStack() as stack:
+        # the guard first: it finds the planner while that loads, not in the seconds in which it is to be armed
+        guard = stack.enter_context(_start("plan_guard", demo_guard.arguments(output), output))
         planner = stack.enter_context(_start("vla_node", ["--ros-args", *planning], output))
         _wait_until_ready(listener, planner)
-        guard = stack.enter_context(_start("plan_guard", demo_guard.arguments(output), output))
         world = stack.enter_context(_start("world_node", world_arguments, output))
 
         def running() -> bool:
