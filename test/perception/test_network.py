@@ -7,6 +7,7 @@ import pytest
 import torch
 from benchmarks import golden_frames
 
+from opendrivevla_ros.perception.bev_geometry import cell_centres
 from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
 from opendrivevla_ros.perception.network import EgoMotion, PerceptionFrame, PerceptionNetwork, PerceptionOutput
 
@@ -104,6 +105,14 @@ def test_a_small_network_gives_tokens_of_its_own_sizes() -> None:
     assert output.ego_tokens.shape == (1, 16)
     assert output.map.drivable.shape == (10, 10)
     assert list(output.stage_times) == ["backbone", "bev_encoder", "track_head", "map_head", "ego_query"]
+
+
+def test_the_ego_looks_at_what_lies_within_its_window() -> None:
+    config = replace(CONFIG, ego_window=(-8.0, 0.0, 12.0, 60.0))  # the bird's-eye view ends at 20 m
+    places = cell_centres(config.bev_size) * 40 - 20
+    ahead = PerceptionNetwork(config).ahead(places)
+    assert ahead[0, 0].tolist() == [-6.0, 2.0]
+    assert ahead[-1, -1].tolist() == [10.0, 18.0]
 
 
 def test_every_published_quirk_also_runs_at_small_sizes() -> None:

@@ -63,7 +63,7 @@ def test_a_baseline_whose_deadline_is_past_says_so() -> None:
 
 
 def test_the_baseline_admits_that_it_sees_nothing() -> None:
-    assert "see no pictures" in "".join(ConstantVelocityPolicy().answer(observation(ego()), "what is ahead?"))
+    assert "sees no pictures" in "".join(ConstantVelocityPolicy().answer(observation(ego()), "what is ahead?"))
 
 
 def test_the_baseline_is_loaded_without_importing_torch() -> None:

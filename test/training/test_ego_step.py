@@ -16,7 +16,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.seen_tokens import see
-from opendrivevla_ros.training.world_drives import renderer_of, stretches
+from opendrivevla_ros.training.world_drives import renderer_of, scenario_of, stretches
 from opendrivevla_ros.world.seeds import Split
 
 PERCEPTION = small_perception()
@@ -90,7 +90,11 @@ def test_its_drives_are_drawn_from_its_weights(tmp_path: Path):
     torch.save(EgoTraining(network()).state_dict(), weights := tmp_path / "weights.pt")
     folder = tmp_path / "own"
     size = PERCEPTION.image_size
-    shares = draw_own_drives(folder, weights, first=4, scenarios=1, image_size=size, processes=1, stage="ego")
+    families = (scenario_of(4, Split.TRAIN)[0],)  # and so 4 alone of 3 to 5
+    shares = draw_own_drives(
+        folder, weights, first=3, scenarios=3, image_size=size, processes=1, stage="ego", families=families
+    )
     assert list(shares) == [0.0, 1.0]
-    (length,) = DriveStore(folder).lengths
+    (name,), (length,) = DriveStore(folder).names, DriveStore(folder).lengths
+    assert name.startswith("own000004")
     assert length > 1

@@ -53,6 +53,11 @@ class Features:
         blocks = (self.scene, self.agents, self.map_elements)
         return Features(*(None if block is None else block.to(device) for block in blocks))
 
+    def led_by(self, egos: Tensor) -> "Features":
+        """The same with the ego's tokens [E, C] before those of the agents."""
+        agents = egos if self.agents is None else torch.cat([egos, self.agents])
+        return Features(self.scene, agents, self.map_elements)
+
 
 class DrivingLanguageModel(Qwen2ForCausalLM):
     """Qwen2 with three feature projectors; everything of `transformers` works on it."""

@@ -17,14 +17,13 @@ ACCELERATION_SIGMA = 1.0  # m/s^2: what a driver may do that constant velocity d
 CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
 
 
-class BlindPolicy:
-    """What baselines that see no pictures share: nothing is kept, nothing is thought about, no question is answered.
+class WordlessPolicy:
+    """What policies without words share: nothing is kept, nothing is thought about, no question is answered.
 
-    A baseline gives its `info`, its `name` in a sentence, its `explanation`, and `waypoints`.
+    Such a policy gives its `info`, its `explanation`, a sentence, and `waypoints`.
     """
 
     info: PolicyInfo
-    name: str
     explanation: str
 
     def __init__(self) -> None:
@@ -74,14 +73,13 @@ class BlindPolicy:
 
     def answer(self, observation: Observation, question: str) -> Iterator[str]:
         """Says that it cannot answer."""
-        yield f"I am the {self.name} baseline and see no pictures, so I cannot answer questions about the scene."
+        yield f"{self.explanation} It cannot answer questions about the scene."
 
 
-class ConstantVelocityPolicy(BlindPolicy):
+class ConstantVelocityPolicy(WordlessPolicy):
     """Keeps speed and yaw rate: six points, 0.5 s apart. Ignores the pictures and the command."""
 
     info = PolicyInfo(model_id="constant_velocity", weights_hash="", trained=True, image_size=(1, 1))
-    name = "constant velocity"
     explanation = "This baseline sees no pictures: it keeps the present speed and yaw rate for three seconds."
 
     def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:

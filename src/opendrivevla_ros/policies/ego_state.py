@@ -18,7 +18,7 @@ from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import PlanError, PlanFailure
 from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.policies import checkpoint
-from opendrivevla_ros.policies.baselines import TIMES, BlindPolicy
+from opendrivevla_ros.policies.baselines import TIMES, WordlessPolicy
 
 POLICY = "ego_state"
 POINTS = len(TIMES)
@@ -70,10 +70,9 @@ def ego_numbers(ego: EgoState, command: Command) -> Array:
     return np.concatenate([ego.history.ravel(), ego.velocity[:2], ego.acceleration[:2], rates, one_hot])
 
 
-class EgoStatePolicy(BlindPolicy):
+class EgoStatePolicy(WordlessPolicy):
     """Plans six points, 0.5 s apart. Keeps nothing from call to call."""
 
-    name = "ego-state"
     explanation = "This baseline sees no pictures: it plans from the ego motion and the command alone."
 
     def __init__(self, network: EgoStateNetwork, *, model_id: str, weights_hash: str) -> None:

@@ -19,7 +19,7 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
 from opendrivevla_ros.perception.network import PerceptionNetwork
-from opendrivevla_ros.policies.baselines import BlindPolicy
+from opendrivevla_ros.policies.baselines import WordlessPolicy
 from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
 from opendrivevla_ros.training.errors import TrainingError
@@ -72,19 +72,15 @@ def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[Sp
             for one in (found[index] for index in some)
             if one.plan is not None
         ]
-        for index, view, ego in zip(some, views, query(views), strict=True):
-            features = found[index].features
-            agents = torch.cat([ego[None], view.agents]).half()
-            seen = Features(features.scene, agents, features.map_elements)
-            found[index] = replace(found[index], features=seen, ahead=None)
+        for index, ego in zip(some, query(views).half(), strict=True):
+            found[index] = replace(found[index], features=found[index].features.led_by(ego[None]), ahead=None)
     return found
 
 
-class EgoPolicy(BlindPolicy):
+class EgoPolicy(WordlessPolicy):
     """Perception and the ego's query at the wheel, without words."""
 
     info = PolicyInfo(model_id="ego", weights_hash="", trained=True, image_size=(1, 1))
-    name = "ego"
     explanation = "This is a perception that plans without words."
 
     def __init__(self, training: EgoTraining) -> None:

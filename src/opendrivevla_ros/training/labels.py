@@ -57,7 +57,7 @@ class BoxLabels:
 class PlanLabel:
     """What the ego did next.
 
-    ego: [EGO_NUMBERS] its motion and command, see `frame_labels.ego_numbers`. path: [6, 2] positions of the lidar
+    ego: [EGO_NUMBERS] its motion and command, see `perception_input.ego_numbers`. path: [6, 2] positions of the lidar
     origin every 0.5 s, lidar frame, metres; known: bool [6].
     """
 

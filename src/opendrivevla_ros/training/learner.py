@@ -17,7 +17,7 @@ from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
-from opendrivevla_ros.policies.baselines import BlindPolicy
+from opendrivevla_ros.policies.baselines import WordlessPolicy
 from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.language_samples import true_features
@@ -59,11 +59,10 @@ class Learner(nn.Module):
         return egos
 
 
-class LearnerPolicy(BlindPolicy):
+class LearnerPolicy(WordlessPolicy):
     """The learner at the wheel of a world whose truth is recorded: it reads the last sample of `record`."""
 
     info = PolicyInfo(model_id="learner", weights_hash="", trained=True, image_size=(1, 1))
-    name = "learner"
     explanation = "This learner reads the truth of the world, not the pictures."
 
     def __init__(self, learner: Learner, record: Sequence[StoredSample]) -> None:

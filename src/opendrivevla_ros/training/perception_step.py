@@ -91,15 +91,13 @@ class PerceptionLosses(nn.Module):
                 found.append(losses)
                 views.append(seen)
         means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        tokens = [Features(view.scene, view.agents, view.map_elements) for view in views]
         query = network.ego_query
         if query is None or self.plan is None:
-            return means, [Features(view.scene, view.agents, view.map_elements) for view in views]
+            return means, tokens
         egos = query(views)
         plans = [labelled.plan for frames in scenes for labelled in frames]
-        tokens = [
-            Features(view.scene, torch.cat([ego[None], view.agents]), view.map_elements)
-            for view, ego in zip(views, egos, strict=True)
-        ]
+        tokens = [seen.led_by(ego[None]) for seen, ego in zip(tokens, egos, strict=True)]
         return {**means, "plan": PLAN_WEIGHT * self.plan.loss(egos, plans)}, tokens
 
     def _losses(

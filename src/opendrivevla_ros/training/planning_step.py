@@ -139,5 +139,4 @@ class PlanningTraining(nn.Module):
             for frame in frames[:-1]:
                 perception(frame)
         output = perception(frames[-1])
-        others = torch.cat([output.ego_tokens, output.agent_tokens])
-        return Features(output.scene_tokens, others, output.map_tokens)
+        return Features(output.scene_tokens, output.agent_tokens, output.map_tokens).led_by(output.ego_tokens)

@@ -379,8 +379,8 @@ class OpenDriveVlaPolicy:
     def _features(self, output: PerceptionOutput, agents: int) -> Features:
         if self._options.blind:
             return Features(None, None, None)
-        others = torch.cat([output.ego_tokens, output.agent_tokens[:agents]])
-        return Features(output.scene_tokens, others, output.map_tokens)
+        seen = Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
+        return seen.led_by(output.ego_tokens)
 
 
 def _count(block: torch.Tensor | None) -> int:
