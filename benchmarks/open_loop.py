@@ -54,6 +54,7 @@ def _sample(random: np.random.Generator, token: str, agents: int) -> SampleRecor
         plans={name: reference + random.normal(0, [1.0, 1.0, 0.1], (STEPS, 3)) for name in POLICIES},
         failures={},
         agents=(),
+        detections=(),
     )
 
 

@@ -15,7 +15,8 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.eval.tracking.evaluate import TrackingEval
 
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE
-from opendrivevla_ros.core.plan import Plan
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.plan import Agent, Plan
 from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 from opendrivevla_ros.evaluation.nuscenes_evaluation import find_version, stream_scene
 from opendrivevla_ros.evaluation.nuscenes_official import DETECTIONS, TRACKS, official_figures
@@ -146,6 +147,31 @@ def test_the_devkits_own_commands_give_the_same_figures(root: Path, scenes: NuSc
     np.testing.assert_equal(found.tracking, {key: tracking.serialize()[key] for key in found.tracking})
 
 
+class Unsure(Knowing):
+    """Names nobody in its plans, and tells all that it detected, one of them without an extent."""
+
+    detections: tuple[Agent, ...] = ()
+
+    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+        plan = super().plan(observation, deadline_ns)
+        broken = Agent(-1, "car", 0.1, np.zeros(3), np.zeros(3), 0.0, np.zeros(2))
+        self.detections = (*plan.agents, broken)
+        return replace(plan, agents=())
+
+
+def test_detection_is_measured_on_all_that_is_detected(root: Path, scenes: NuScenesScenes, tmp_path: Path) -> None:
+    policy = Unsure(scenes)
+    records = [stream_scene(scene, {"knowing": policy}, SETTINGS) for scene in scenes]
+    assert {sample.agents_left_out for record in records for sample in record.samples} == {1}
+    for record in records:
+        keep(record, tmp_path / "scenes")
+    kept = kept_records(tmp_path / "scenes", {"version": "1", "weights": SETTINGS["weights"]}, {})
+    found = official_figures(root, VERSION, SPLIT, kept, tmp_path)
+    assert found.tracking is None
+    assert found.detection is not None
+    assert found.detection["mean_ap"] > 0.0
+
+
 def test_who_sees_nothing_has_no_detection_figures(root: Path, scenes: NuScenesScenes, tmp_path: Path) -> None:
     records = [stream_scene(scene, {"blind": ConstantVelocityPolicy()}, SETTINGS) for scene in scenes]
     found = official_figures(root, VERSION, SPLIT, records, tmp_path)
@@ -171,6 +197,7 @@ def made_up(token: str = "a", plan: np.ndarray | None = None, **boxes: Any) -> S
         plans={"knowing": reference if plan is None else plan},
         failures={},
         agents=(),
+        detections=(),
         **{**fields, **boxes},
     )
 
@@ -250,11 +277,12 @@ def test_a_record_comes_back_as_it_was_kept(records: list[SceneRecord], tmp_path
     assert open_loop_figures(back) == open_loop_figures(records)
     for old, new in zip(records, back, strict=True):
         for before, after in zip(old.samples, new.samples, strict=True):
-            np.testing.assert_equal(vars(after) | {"agents": ()}, vars(before) | {"agents": ()})
-            assert [vars(agent).keys() for agent in after.agents] == [vars(agent).keys() for agent in before.agents]
-            np.testing.assert_equal(
-                [agent.position for agent in after.agents], [agent.position for agent in before.agents]
-            )
+            apart = {"agents": (), "detections": ()}
+            np.testing.assert_equal(vars(after) | apart, vars(before) | apart)
+            for found, kept in ((after.agents, before.agents), (after.detections, before.detections)):
+                assert len(found) == len(kept) > 0
+                for one, other in zip(found, kept, strict=True):
+                    np.testing.assert_equal(vars(one), vars(other))
 
 
 @pytest.mark.parametrize(

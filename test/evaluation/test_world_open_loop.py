@@ -9,7 +9,8 @@ import torch
 from evaluation.scenes import Oracle, make_renderer
 
 from opendrivevla_ros.core.boxes import overlaps
-from opendrivevla_ros.core.plan import Plan
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.plan import Agent, Plan
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.evaluation.map_overlap import GRID
 from opendrivevla_ros.evaluation.plan_scores import touches
@@ -131,6 +132,24 @@ def test_masks_are_scored_beside_polylines_where_a_policy_tells_them(renderer: R
     covered = result.map_masks.true_cells["drivable_area"] / (2 * GRID.bev_size**2)
     assert result.map_masks.overlap["drivable_area"] == pytest.approx(covered)
     assert "| class | masks | polylines |" in result.markdown()
+
+
+class Unsure(Oracle):
+    """Names nobody in its plans, and tells all that it detected."""
+
+    detections: tuple[Agent, ...] = ()
+
+    def plan(self, observation: Observation, deadline_ns: int | None = None) -> Plan:
+        plan = super().plan(observation, deadline_ns)
+        self.detections = plan.agents
+        return replace(plan, agents=())
+
+
+def test_detection_is_measured_on_all_that_a_policy_detects_and_tracking_on_what_it_names(renderer: Renderer) -> None:
+    policy = Unsure(SCENE, renderer, samples=2)
+    result = open_loop_result([record_scene(SCENE, {"unsure": policy}, renderer, samples=2)], "unsure")
+    assert result.detection.classes["car"].average_precision == pytest.approx(1.0, abs=1e-6)
+    assert result.identity.recall == 0.0
 
 
 def test_a_sample_without_a_plan_saw_nothing(renderer: Renderer) -> None:

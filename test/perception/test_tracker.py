@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
-from opendrivevla_ros.perception.tracker import LidarPose, Tracker, agent_tokens, decode_boxes, move_references
+from opendrivevla_ros.perception.tracker import (
+    LidarPose,
+    Tracker,
+    agent_tokens,
+    decode_boxes,
+    detections,
+    move_references,
+)
 from opendrivevla_ros.perception.tracks import EGO, UNTRACKED, Tracks, fresh_tracks, join
 from opendrivevla_ros.perception.transforms import inverse_sigmoid
 
@@ -119,6 +126,19 @@ def test_reported_tracks_come_by_falling_score_without_the_weak_and_the_far() ->
     assert result.labels.tolist() == [2, 2, 2]
     assert result.boxes.shape == (3, 9)
     assert result.embeddings[:, 0].tolist() == [1, 4, 0]
+
+
+def test_detected_is_also_who_is_too_weak_for_a_track_or_has_none_but_not_the_ego() -> None:
+    tracks = active_tracks([0.5, 0.9, 0.01, 0.7, 0.6])
+    tracks = replace(tracks, ids=torch.tensor([10, UNTRACKED, UNTRACKED, 13, EGO]))
+    tracks.boxes[3, 0] = 61.3  # beyond the centre range
+    tracks.logits[:, 2] = 1.0
+    result = detections(tracks, CONFIG)
+    assert result.ids.tolist() == [UNTRACKED, 10, UNTRACKED]
+    assert result.scores.tolist() == pytest.approx([0.9, 0.5, 0.01])
+    assert result.labels.tolist() == [2, 2, 2]
+    many = active_tracks([0.001 * number for number in range(400)])
+    assert detections(many, CONFIG).ids.tolist() == list(range(409, 109, -1))
 
 
 def test_no_more_than_max_tracks_are_reported() -> None:

@@ -1,4 +1,4 @@
-"""nuScenes detection figures of what plans say is there, by the official code (nuscenes-devkit).
+"""nuScenes detection figures of what a policy detects, by the official code (nuscenes-devkit).
 
 `DetectionEval.evaluate` of that package reads its boxes from a data set on disk. Here they come from memory; all that
 is measured is measured by its functions `accumulate`, `calc_ap` and `calc_tp` with its configuration
@@ -9,6 +9,7 @@ point on a true box.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from nuscenes.eval.common.config import config_factory
@@ -16,7 +17,8 @@ from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
 from nuscenes.eval.detection.data_classes import DetectionBox
 
-from opendrivevla_ros.core.plan import Agent
+from opendrivevla_ros.core.plan import Agent, Plan
+from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.driving_samples import AgentLabel
 
 RANGE_METRES = 30.0  # the official ranges, 30 to 50 m by class, are cut to this
@@ -47,6 +49,20 @@ class DetectionScores:
     mean_average_precision: float
     classes: dict[str, ClassScores]
     range_metres: float
+
+
+@runtime_checkable
+class TellsDetections(Protocol):
+    """A policy that tells all that its network detects, and not only what it is sure enough of for a plan."""
+
+    @property
+    def detections(self) -> tuple[Agent, ...]:
+        """Of the last plan, in base_link; () before the first."""
+
+
+def detections_of(policy: DrivingPolicy, plan: Plan) -> tuple[Agent, ...]:
+    """What a policy detected for its last plan; the plan's agents where it tells no more."""
+    return policy.detections if isinstance(policy, TellsDetections) else plan.agents
 
 
 def detection_scores(

@@ -21,6 +21,7 @@ from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.datasets.nuscenes_scenes import Following, NuScenesScene, NuScenesScenes
 from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
+from opendrivevla_ros.evaluation.detection import detections_of
 from opendrivevla_ros.evaluation.moments import ShownMoment, keep_worst, shown_moment
 from opendrivevla_ros.evaluation.nuscenes_open_loop import PEDESTRIANS, VEHICLES
 from opendrivevla_ros.evaluation.nuscenes_records import (
@@ -198,7 +199,9 @@ def stream_scene(
         if sample.index == 0:
             mount, first_ns = sample.observation.rig.lidar_to_base, sample.observation.stamp_ns
         outcomes = {name: _plan(policy, sample) for name, policy in policies.items()}
-        record, seen = _record(sample, scene.following(sample.index), outcomes)
+        observer, first = next(iter(policies.values())), next(iter(outcomes.values()))
+        detected = () if isinstance(first, str) else detections_of(observer, first)
+        record, seen = _record(sample, scene.following(sample.index), outcomes, detected)
         samples.append(record)
         planned = next(iter(record.plans.values()))
         if seen is not None and planned is not None and record.mask.all():
@@ -226,7 +229,10 @@ def _plan(policy: DrivingPolicy, sample: DrivingSample) -> Plan | str:
 
 
 def _record(
-    sample: DrivingSample, following: Sequence[Following], outcomes: Mapping[str, Plan | str]
+    sample: DrivingSample,
+    following: Sequence[Following],
+    outcomes: Mapping[str, Plan | str],
+    detected: Sequence[Agent],
 ) -> tuple[SampleRecord, Plan | None]:
     """What is kept of a sample, and the first policy's plan."""
     reference, mask = np.zeros((STEPS, 3)), np.arange(STEPS) < len(following)
@@ -246,7 +252,7 @@ def _record(
             failures[name] = found
     first = next(iter(outcomes.values()))
     told = () if isinstance(first, str) else first.agents
-    agents = tuple(agent for agent in told if _is_whole(agent))
+    detections = tuple(agent for agent in detected if _is_whole(agent))
     boxes = [[*agent.position[:2], agent.yaw, *agent.size[:2]] for _, agent in there]
     record = SampleRecord(
         token=sample.token,
@@ -259,8 +265,9 @@ def _record(
         hidden=np.array([agent.visibility == HIDDEN for _, agent in there], dtype=np.bool_),
         plans=plans,
         failures=failures,
-        agents=agents,
-        agents_left_out=len(told) - len(agents),
+        agents=tuple(agent for agent in told if _is_whole(agent)),
+        detections=detections,
+        agents_left_out=len(detected) - len(detections),
     )
     return record, None if isinstance(first, str) else first
 

@@ -77,7 +77,7 @@ def official_figures(
     split: of nuScenes or of the data set's splits.json, as the devkit reads it.
     """
     write_results(records, folder)
-    if not any(sample.agents for record in records for sample in record.samples):
+    if not any(sample.detections for record in records for sample in record.samples):
         return OfficialFigures(None, None)
     tokens = [sample.token for record in records for sample in record.samples]
     with _quiet():
@@ -97,12 +97,18 @@ def write_results(records: Sequence[SceneRecord], folder: Path) -> None:
     tracked = set(config_factory(TRACKING_CONFIG).class_names)
     for record in records:
         for sample in record.samples:
-            agents = sorted(sample.agents, key=lambda agent: -agent.score)[:MOST_BOXES]
-            boxes = [(agent, _box(sample.token, agent, sample.pose)) for agent in agents]
-            detections[sample.token] = [{**box, **_detection(agent)} for agent, box in boxes]
-            tracks[sample.token] = [{**box, **_track(agent)} for agent, box in boxes if agent.label in tracked]
+            named = [agent for agent in _best(sample.agents) if agent.label in tracked]
+            detections[sample.token] = [
+                {**_box(sample.token, agent, sample.pose), **_detection(agent)} for agent in _best(sample.detections)
+            ]
+            tracks[sample.token] = [{**_box(sample.token, agent, sample.pose), **_track(agent)} for agent in named]
     for name, results in ((DETECTIONS, detections), (TRACKS, tracks)):
         (folder / name).write_text(json.dumps({"meta": META, "results": results}, allow_nan=False) + "\n")
+
+
+def _best(agents: Sequence[Agent]) -> list[Agent]:
+    """As many as the devkit allows, by falling score."""
+    return sorted(agents, key=lambda agent: -agent.score)[:MOST_BOXES]
 
 
 def _box(token: str, agent: Agent, base_to_map: Array) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class SampleRecord:
     [6] is False because the scene has ended. boxes: [N, 5] x, y, yaw, length, width of vehicles and pedestrians at
     those keyframes, instants: [N] from 0 on at which of them; pedestrian, hidden: bool [N], the latter for those of
     nuScenes' lowest visibility. plans: by policy [6, 3], None where no plan came; failures: why not, by policy.
-    agents: what the first policy saw; agents_left_out: how many more it told that the devkit cannot take, because
-    they are not finite, have no extent or a class of its own.
+    agents: what the first policy saw; detections: see `detection.detections_of`; agents_left_out: how many more of
+    those it told that the devkit cannot take, because they are not finite, have no extent or a class of its own.
     """
 
     token: str
@@ -50,6 +50,7 @@ class SampleRecord:
     plans: dict[str, Array | None]
     failures: dict[str, str]
     agents: tuple[Agent, ...]
+    detections: tuple[Agent, ...]
     agents_left_out: int = 0
 
 
@@ -191,19 +192,21 @@ def _to_json(sample: SampleRecord) -> dict[str, Any]:
         "hidden": sample.hidden.tolist(),
         "plans": {name: None if plan is None else plan.tolist() for name, plan in sample.plans.items()},
         "failures": sample.failures,
-        "agents": [
-            {
-                "track_id": agent.track_id,
-                "label": agent.label,
-                "score": float(agent.score),
-                "position": agent.position.tolist(),
-                "size": agent.size.tolist(),
-                "yaw": float(agent.yaw),
-                "velocity": agent.velocity.tolist(),
-            }
-            for agent in sample.agents
-        ],
+        "agents": [_agent_to_json(agent) for agent in sample.agents],
+        "detections": [_agent_to_json(agent) for agent in sample.detections],
         "agents_left_out": sample.agents_left_out,
+    }
+
+
+def _agent_to_json(agent: Agent) -> dict[str, Any]:
+    return {
+        "track_id": agent.track_id,
+        "label": agent.label,
+        "score": float(agent.score),
+        "position": agent.position.tolist(),
+        "size": agent.size.tolist(),
+        "yaw": float(agent.yaw),
+        "velocity": agent.velocity.tolist(),
     }
 
 
@@ -235,6 +238,7 @@ def _from_json(row: Mapping[str, Any], policies: Sequence[str]) -> SampleRecord:
         plans=plans,
         failures=failures,
         agents=tuple(_agent(agent) for agent in row["agents"]),
+        detections=tuple(_agent(agent) for agent in row["detections"]),
         agents_left_out=int(row["agents_left_out"]),
     )
 

@@ -190,7 +190,7 @@ def open_loop_result(records: Sequence[SceneRecord], policy: str) -> OpenLoopRes
         samples=len(samples),
         policies=_scores([plans for of_family in judged.values() for plans in of_family]),
         families={family: _scores(plans) for family, plans in judged.items()},
-        detection=detection_scores((sample.token, sample.agents, sample.found) for sample in samples),
+        detection=detection_scores((sample.token, sample.agents, sample.detections) for sample in samples),
         identity=identity_scores([(sample.agents, sample.found) for sample in record.samples] for record in records),
         map=map_scores(sample.line_cells for sample in samples),
         map_masks=map_scores(masks) if masks else None,

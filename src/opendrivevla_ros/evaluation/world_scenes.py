@@ -23,6 +23,7 @@ from opendrivevla_ros.core.plan import Agent, Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.evaluation.detection import detections_of
 from opendrivevla_ros.evaluation.driver_score import DriverScore, driver_score
 from opendrivevla_ros.evaluation.map_overlap import TellsMap, cell_counts, mask_cells, polyline_cells
 from opendrivevla_ros.evaluation.moments import ShownMoment, keep_worst, shown_moment
@@ -66,8 +67,9 @@ class SampleRecord:
 
     expert: [6, 3] x, y, yaw every 0.5 s. obstacles: for each of these times the boxes [A, 5] (x, y, yaw, length,
     width) of all others. plans: by policy [6, 3], None where no plan came. scores: of those plans. agents, found: the
-    road users that were there and those that were named. line_cells, mask_cells: int [4, 3], `map_overlap.cell_counts`
-    of the plan's polylines and of the network's masks, which are None where the policy does not tell them.
+    road users that were there and those that were named. detections: see `detection.detections_of`. line_cells,
+    mask_cells: int [4, 3], `map_overlap.cell_counts` of the plan's polylines and of the network's masks, which are
+    None where the policy does not tell them.
     """
 
     token: str
@@ -77,6 +79,7 @@ class SampleRecord:
     scores: dict[str, DriverScore | None]
     agents: tuple[AgentLabel, ...]
     found: tuple[Agent, ...]
+    detections: tuple[Agent, ...]
     line_cells: NDArray[np.int64]
     mask_cells: NDArray[np.int64] | None
 
@@ -146,6 +149,7 @@ def record_scene(
                 },
                 agents=labels,
                 found=() if first is None else first.agents,
+                detections=() if first is None else detections_of(observer, first),
                 line_cells=cell_counts(polyline_cells(() if first is None else first.map_elements, mount), true_cells),
                 mask_cells=cell_counts(marked, true_cells) if isinstance(observer, TellsMap) else None,
             )

@@ -18,7 +18,7 @@ from opendrivevla_ros.perception.map_head import MapHead, MapResult
 from opendrivevla_ros.perception.memory import MemoryBank, QueryInteraction
 from opendrivevla_ros.perception.resnet import ResNet
 from opendrivevla_ros.perception.track_head import TrackHead
-from opendrivevla_ros.perception.tracker import LidarPose, Tracker, TrackResult, agent_tokens
+from opendrivevla_ros.perception.tracker import LidarPose, Tracker, TrackResult, agent_tokens, detections
 from opendrivevla_ros.perception.tracks import fresh_tracks
 
 
@@ -51,8 +51,8 @@ class PerceptionOutput:
 
     scene_tokens: [cameras * rows * columns, C], by camera, then row by row. agent_tokens: [A, C], by falling track
     score. map_tokens: [M, C], accepted elements, then the drivable area. ego_tokens: [1, C], or [0, C] where the
-    network has no `EgoQuery`. ahead: what that looks into, see `PerceptionNetwork.ahead`. stage_times: seconds by
-    stage, in order.
+    network has no `EgoQuery`. ahead: what that looks into, see `PerceptionNetwork.ahead`. detections: see
+    `tracker.detections`. stage_times: seconds by stage, in order.
     """
 
     scene_tokens: Tensor
@@ -61,6 +61,7 @@ class PerceptionOutput:
     ego_tokens: Tensor
     ahead: Tensor | None
     tracks: TrackResult
+    detections: TrackResult
     map: MapResult
     stage_times: dict[str, float] = field(default_factory=dict)
 
@@ -137,7 +138,7 @@ class PerceptionNetwork(nn.Module):
         clock.stop("backbone")
         bev = self._encode(pyramid, frame)
         clock.stop("bev_encoder")
-        tracks = self._track(bev, frame)
+        tracks, detected = self._track(bev, frame)
         clock.stop("track_head")
         map_decoding = self.seg_head(bev)
         clock.stop("map_head")
@@ -155,6 +156,7 @@ class PerceptionNetwork(nn.Module):
             ego_tokens=ego,
             ahead=ahead,
             tracks=tracks,
+            detections=detected,
             map=map_decoding.result,
             stage_times=clock.times,
         )
@@ -165,7 +167,8 @@ class PerceptionNetwork(nn.Module):
         self._previous_bev = bev.detach()
         return bev
 
-    def _track(self, bev: Tensor, frame: PerceptionFrame) -> TrackResult:
+    def _track(self, bev: Tensor, frame: PerceptionFrame) -> tuple[TrackResult, TrackResult]:
+        """What is reported, and all that is detected."""
         queries = self.query_embedding.weight
         fresh = fresh_tracks(queries, self.reference_points(queries[:, : self.config.embed_dim]), self.config)
         pose = LidarPose(frame.lidar_to_global_rotation, frame.lidar_to_global_translation, frame.timestamp_s)
@@ -182,7 +185,7 @@ class PerceptionNetwork(nn.Module):
             )
         )
         # before the memory bank: the tokens hold what this frame shows, not what the memory makes of it
-        result = self.tracker.report(tracks)
+        result = self.tracker.report(tracks), detections(tracks, self.config)
         self.tracker.carry(self.query_interact(self.memory_bank(tracks)))
         return result
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from opendrivevla_ros.perception.config import PerceptionConfig
-from opendrivevla_ros.perception.tracks import UNTRACKED, Tracks, join
+from opendrivevla_ros.perception.tracks import EGO, UNTRACKED, Tracks, join
 from opendrivevla_ros.perception.transforms import inverse_sigmoid
+
+MOST_DETECTIONS = 300  # as published
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class LidarPose:
 class TrackResult:
     """T reported tracks by falling score, in the lidar frame.
 
-    ids, labels: [T] int64. scores: [T]. boxes: [T, 9] cx, cy, cz (bottom), w, l, h, yaw, vx, vy in metres, radians,
-    m/s. embeddings: [T, C].
+    ids, labels: [T] int64; an id is UNTRACKED for what is detected but no track. scores: [T]. boxes: [T, 9] cx, cy, cz
+    (bottom), w, l, h, yaw, vx, vy in metres, radians, m/s. embeddings: [T, C].
     """
 
     ids: Tensor
@@ -94,22 +96,35 @@ class Tracker:
         """Tracks with an id and enough confidence whose centre lies in the reported range, best first."""
         config = self.config
         active = tracks.select((tracks.ids >= 0) & (tracks.scores >= config.keep_score))
-        best = active.scores.argsort(descending=True, stable=True)[: config.max_tracks]
-        boxes = decode_boxes(active.boxes[best])
-        lowest, highest = boxes.new_tensor(config.centre_range).split(3)
-        inside = ((boxes[:, :3] >= lowest) & (boxes[:, :3] <= highest)).all(1)
-        best = best[inside]
-        return TrackResult(
-            ids=active.ids[best],
-            scores=active.scores[best],
-            labels=active.logits[best].argmax(1),
-            boxes=boxes[inside],
-            embeddings=active.embedding[best],
-        )
+        return _best(active, config.max_tracks, config)
 
     def carry(self, tracks: Tracks) -> None:
         """Keep these tracks for the next frame."""
         self._carried = tracks
+
+
+def detections(tracks: Tracks, config: PerceptionConfig) -> TrackResult:
+    """What every query but the ego's takes for somebody, however unsure: the MOST_DETECTIONS best, as `report`.
+
+    Detection is measured on these (UniAD, arXiv 2212.10156): average precision weighs boxes by their own scores.
+    """
+    return _best(tracks.select(tracks.ids != EGO), MOST_DETECTIONS, config)
+
+
+def _best(tracks: Tracks, count: int, config: PerceptionConfig) -> TrackResult:
+    """So many by falling score, without those whose centre lies out of the reported range."""
+    best = tracks.scores.argsort(descending=True, stable=True)[:count]
+    boxes = decode_boxes(tracks.boxes[best])
+    lowest, highest = boxes.new_tensor(config.centre_range).split(3)
+    inside = ((boxes[:, :3] >= lowest) & (boxes[:, :3] <= highest)).all(1)
+    best = best[inside]
+    return TrackResult(
+        ids=tracks.ids[best],
+        scores=tracks.scores[best],
+        labels=tracks.logits[best].argmax(1),
+        boxes=boxes[inside],
+        embeddings=tracks.embedding[best],
+    )
 
 
 def _repeats(tracks: Tracks, alive: Tensor, same_object_metres: float) -> Tensor:

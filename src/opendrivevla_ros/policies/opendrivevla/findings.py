@@ -5,12 +5,12 @@ from opendrivevla_ros.core.plan import Agent, MapElement
 from opendrivevla_ros.perception.config import AGENT_CLASSES, PerceptionConfig
 from opendrivevla_ros.perception.map_polylines import map_polylines
 from opendrivevla_ros.perception.network import PerceptionOutput
+from opendrivevla_ros.perception.tracker import TrackResult
 from opendrivevla_ros.policies.opendrivevla import frames
 
 
-def agents_of(output: PerceptionOutput, mount: Array) -> tuple[Agent, ...]:
-    """The tracks of one look, in base_link; mount: [4, 4] lidar to base_link."""
-    tracks = output.tracks
+def agents_of(tracks: TrackResult, mount: Array) -> tuple[Agent, ...]:
+    """The tracks or detections of one look, in base_link; mount: [4, 4] lidar to base_link."""
     columns = (
         tracks.ids.tolist(),
         tracks.labels.tolist(),

@@ -12,7 +12,7 @@ import torch
 
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
+from opendrivevla_ros.core.plan import Agent, Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.core.trajectory import Trajectory
@@ -155,6 +155,13 @@ class OpenDriveVlaPolicy:
         """The map of the last plan on the BEV grid; None before the first."""
         return None if self._last is None else self._last.output.map
 
+    @property
+    def detections(self) -> tuple[Agent, ...]:
+        """What the last plan's look detected (see `tracker.detections`), in base_link; () before the first."""
+        if self._last is None:
+            return ()
+        return agents_of(self._last.output.detections, self._last.observation.rig.lidar_to_base)
+
     def reset(self) -> None:
         """Forgets all temporal state."""
         self._network.reset()
@@ -219,7 +226,7 @@ class OpenDriveVlaPolicy:
                 confidence=score_of(doubted) if self._calibration is None else self._calibration.confidence(doubted),
                 doubt=doubted,
                 reasoning=self._reasoning(written, thought),
-                agents=agents_of(seen.output, mount),
+                agents=agents_of(seen.output.tracks, mount),
                 map_elements=map_elements_of(seen.output, self.config.perception, mount),
                 stage_times=stage_times,
                 token_counts={
