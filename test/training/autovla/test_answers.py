@@ -40,6 +40,20 @@ def test_of_a_way_that_is_known_in_part_only_the_known_actions_are_learned():
     assert said.endswith(actions().text(example.actions))
 
 
+def test_where_the_plan_goes_is_asked_before_the_answer_and_whatever_it_is():
+    torch.manual_seed(0)
+    teacher = AnswerTraining(tiny_model(), tiny_tokenizer(), actions(), asks_points=True)
+    fast, slow = examples()[FAST], examples()[SLOW]
+    with torch.no_grad():
+        alone, beside = teacher([fast]), teacher([fast, replace(fast, thought=THOUGHT, actions=slow.actions)])
+        elsewhere = teacher([replace(fast, ids=slow.ids)])
+    assert set(alone) == {"words", "actions", "points"}
+    assert alone["points"].item() > 1.0  # metres; nothing is learned yet
+    torch.testing.assert_close(beside["points"], alone["points"])
+    assert beside["words"].item() != pytest.approx(alone["words"].item())
+    assert elsewhere["points"].item() != pytest.approx(alone["points"].item(), rel=1e-3)
+
+
 def test_the_sequence_is_what_a_driving_model_has_before_it():
     teacher, pair = training(), [examples()[SLOW], examples()[FAST]]
     batch = teacher.batch(pair)

@@ -18,7 +18,13 @@ from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.language.action_lattice import lattice
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 from opendrivevla_ros.policies.registry import load_policy
-from opendrivevla_ros.training.autovla.recipe import RECIPES, AnswerStep, AutoVlaRecipe, ReinforcementStep
+from opendrivevla_ros.training.autovla.recipe import (
+    RECIPES,
+    AnswerStep,
+    AutoVlaRecipe,
+    ReinforcementStep,
+    SightStep,
+)
 from opendrivevla_ros.training.autovla.reinforcement import GrpoSettings
 from opendrivevla_ros.training.autovla.run import AutoVlaRun
 from opendrivevla_ros.training.errors import TrainingError
@@ -34,7 +40,8 @@ TINY = AutoVlaRecipe(
     validation=1,
     image_size=(224, 126),
     steps=(
-        AnswerStep("answers", TWO_STEPS),
+        SightStep("sight", TWO_STEPS),
+        AnswerStep("answers", TWO_STEPS, asks_points=True),
         OwnDrivesStep("own_drives", first=8, scenarios=1),
         ReinforcementStep("reinforcement", TWO_STEPS, GRPO, reads=(TRAIN, "own_drives")),
         ReinforcementStep("low_rank", TWO_STEPS, replace(GRPO, rank=2)),
@@ -78,12 +85,13 @@ def test_the_checkpoint_plans_and_says_how_it_was_made(run: AutoVlaRun):
     assert policy.info.trained
     text = (folder / "README.md").read_text()
     assert "- From: random weights." in text
+    assert "| sight | what is there in train | 2 | 4 | 0.001 | loss " in text
     assert "| answers | answers in train | 2 | 4 | 0.001 | loss " in text
     assert "| reinforcement | rewards of 2 own answers a prompt in train, own_drives | 2 | 4 | 0.001 | reward " in text
 
 
 def test_low_rank_changes_are_in_the_weights_that_are_left(run: AutoVlaRun):
-    before, after = (run.weights_after(step) for step in run.recipe.training_steps[1:])
+    before, after = (run.weights_after(step) for step in run.recipe.training_steps[-2:])
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.split(".")[-2] in ("q_proj", "k_proj", "v_proj", "o_proj") for name in changed)

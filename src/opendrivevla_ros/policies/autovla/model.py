@@ -5,6 +5,7 @@ embedding where the configuration ties them. Beside the weights lies the codeboo
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,22 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
 
         videos: patches of all videos, one after the other (see `images.patches`).
         """
+        return self.embed_seen(ids, self.seen([videos])[0], vision_ids)
+
+    def seen(self, videos: Sequence[Tensor]) -> Tensor:
+        """What the tower makes of the videos of B prompts, each as for `embed_prompt`: tokens [B, V, hidden]."""
+        weights = self.lm_head.weight
+        grid = self._grid(weights.device).repeat(len(videos), 1)
+        found: Tensor = self.model.visual(torch.cat(list(videos)).to(weights), grid_thw=grid).pooler_output
+        return found.unflatten(0, (len(videos), -1))
+
+    def embed_seen(self, ids: list[int], seen: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
+        """As `embed_prompt`, from the tokens [V, hidden] of the videos."""
         config = self.autovla_config
         device = self.lm_head.weight.device
         tokens = torch.tensor([ids], device=device)
         is_video = tokens == vision_ids.video
         grid = self._grid(device)
-        seen = self.model.visual(videos.to(device, self.lm_head.weight.dtype), grid_thw=grid).pooler_output
         embeddings = embed(tokens, self.model.language_model.embed_tokens.weight).masked_scatter(
             is_video[..., None], seen.to(self.lm_head.weight.dtype)
         )

@@ -18,7 +18,8 @@ from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
 from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, answer_text
 from opendrivevla_ros.training.autovla.examples import PlanExample
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import IGNORED
+from opendrivevla_ros.training.frame_labels import plan_label
+from opendrivevla_ros.training.language_batches import IGNORED, FirstThought
 
 REASONING_WEIGHT = 40.0  # published, for data in which few examples have a thought
 
@@ -54,7 +55,11 @@ class Told:
 
 
 class AnswerTraining(nn.Module):
-    """What the loop trains: a list of examples to the loss of their answers."""
+    """What the loop trains: a list of examples to the loss of their answers.
+
+    asks_points: also where the ego goes must be told where the prompt ends, in metres (see `FirstThought`): an action
+    token is right or wrong, and a small model that starts from nothing is long wrong without learning how far off.
+    """
 
     def __init__(
         self,
@@ -63,25 +68,37 @@ class AnswerTraining(nn.Module):
         actions: ActionTokens,
         *,
         reasoning_weight: float = REASONING_WEIGHT,
+        asks_points: bool = False,
     ) -> None:
         super().__init__()
         if not reasoning_weight > 0:
             raise TrainingError(f"the weight of answers with a thought must be above 0, not {reasoning_weight}")
         self.model = model
+        self.points = FirstThought(model.autovla_config.language.hidden_size) if asks_points else None
         self._tokenizer, self._actions, self._reasoning_weight = tokenizer, actions, reasoning_weight
         self._vision_ids = VisionIds.of(tokenizer)
 
     def forward(self, examples: Sequence[PlanExample]) -> dict[str, Tensor]:
-        """{"words": L_LM, "actions": L_action}, means over the examples of w times each."""
-        told = self.told(examples)
-        return self.means(examples, told, F.cross_entropy(told.logits, told.tokens, reduction="none"))
+        """{"words": L_LM, "actions": L_action}, means over the examples of w times each; and {"points": metres}."""
+        batch = self.batch(examples)
+        found = layer_states(self.model, batch)
+        told = self._told(batch, found[-1])
+        losses = self.means(examples, told, F.cross_entropy(told.logits, told.tokens, reduction="none"))
+        if self.points is None:
+            return losses
+        asked = (batch.labels != IGNORED).int().argmax(1) - 1
+        plans = [plan_label(example.sample.sample).to(asked.device) for example in examples]
+        path, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known.all() for plan in plans])
+        return losses | {"points": self.points.error(found, asked, path, known)}
 
     def told(self, examples: Sequence[PlanExample]) -> Told:
         """The logits at the examples' answers. Raises TrainingError for an answer that is too long."""
         batch = self.batch(examples)
+        return self._told(batch, states(self.model, batch))
+
+    def _told(self, batch: AnswerBatch, found: Tensor) -> Told:
         wanted = batch.labels[:, 1:]
-        logits = self.model.lm_head(states(self.model, batch)[:, :-1][wanted != IGNORED]).float()
-        return Told(logits, wanted)
+        return Told(self.model.lm_head(found[:, :-1][wanted != IGNORED]).float(), wanted)
 
     def means(self, examples: Sequence[PlanExample], told: Told, of_tokens: Tensor) -> dict[str, Tensor]:
         """Losses [K] of the answers' tokens as `forward` gives them: over whole answers, and over their actions."""
@@ -102,8 +119,9 @@ class AnswerTraining(nn.Module):
         """The examples' prompts as inference embeds them, and their answers. Raises TrainingError for a long one."""
         embed = self.model.model.language_model.embed_tokens
         embeddings, positions, labels = [], [], []
-        for example in examples:
-            prompt, prompt_positions = self.model.embed_prompt(list(example.ids), example.videos, self._vision_ids)
+        seen = self.model.seen([example.videos for example in examples])
+        for example, tokens in zip(examples, seen, strict=True):
+            prompt, prompt_positions = self.model.embed_seen(list(example.ids), tokens, self._vision_ids)
             answer = torch.tensor(self.answer_ids(example), device=prompt.device)
             length, limit = len(prompt) + len(answer), self.model.autovla_config.language.max_positions
             if length > limit:
@@ -138,11 +156,16 @@ def following(positions: Tensor, count: int) -> Tensor:
 
 
 def states(model: AutoVlaModel, batch: AnswerBatch) -> Tensor:
-    """The language model's normalised last states [B, L, hidden].
+    """The language model's normalised last states [B, L, hidden]."""
+    return layer_states(model, batch)[-1]
+
+
+def layer_states(model: AutoVlaModel, batch: AnswerBatch) -> tuple[Tensor, ...]:
+    """States [B, L, hidden] before each layer of the language model and, normalised, after the last.
 
     The filling stands on the right, where causal attention hides it from every answer without a mask.
     """
-    found: Tensor = model.model.language_model(
-        inputs_embeds=batch.embeddings, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
+    found: tuple[Tensor, ...] = model.model.language_model(
+        inputs_embeds=batch.embeddings, position_ids=batch.positions, use_cache=False, output_hidden_states=True
+    ).hidden_states
     return found

@@ -4,7 +4,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, DistillationStep, TrainingStep
+from opendrivevla_ros.training.autovla.recipe import (
+    AutoVlaRecipe,
+    DistillationStep,
+    ReinforcementStep,
+    SightStep,
+    TrainingStep,
+)
 from opendrivevla_ros.training.card import HOW_IT_DRIVES, PACKAGES, data_hash
 from opendrivevla_ros.training.loop import MEASURED
 from opendrivevla_ros.training.metrics import first_and_last, read_metrics
@@ -44,14 +50,16 @@ def card(recipe: AutoVlaRecipe, folder: Path, *, model_id: str, begun: str, data
 
 def _row(step: TrainingStep, folder: Path) -> str:
     rows = read_metrics(folder / step.name)
-    told = "loss" if isinstance(step, AnswerStep) else f"{MEASURED}reward"
+    told = f"{MEASURED}reward" if isinstance(step, ReinforcementStep) else "loss"
     first, last = first_and_last(rows, told)
     loop = step.loop
     seen = loop.steps * loop.batch_size * loop.accumulation
     taught = f"answers in {', '.join(step.reads)}"
     if isinstance(step, DistillationStep):
         taught += f", and its teacher's there, at temperature {step.temperature:g}"
-    elif not isinstance(step, AnswerStep):
+    elif isinstance(step, SightStep):
+        taught = f"what is there in {', '.join(step.reads)}"
+    elif isinstance(step, ReinforcementStep):
         taught = f"rewards of {step.grpo.group} own answers a prompt in {', '.join(step.reads)}"
     reached = f"{told.removeprefix(MEASURED)} {first:.3f} | {last:.3f}"
     return f"| {step.name} | {taught} | {loop.steps} | {seen} | {loop.learning_rate:g} | {reached} |"

@@ -11,11 +11,21 @@ from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep, StepRecipe
 
 
 @dataclass(frozen=True)
+class SightStep:
+    """The vision tower alone, from what was there; see `sight`. reads: TRAIN, and names of steps that drive."""
+
+    name: str
+    loop: LoopSettings
+    reads: tuple[str, ...] = (TRAIN,)
+
+
+@dataclass(frozen=True)
 class AnswerStep:
     """Supervised fine-tuning.
 
     reads: TRAIN, and names of steps that drive. vision: whether the tower learns too. muon: whether the matrices of
-    the language layers learn by Muon (see `training.muon`), all else by AdamW.
+    the language layers learn by Muon (see `training.muon`), all else by AdamW. asks_points: whether the model is asked
+    where the plan goes before it writes; see `answers.AnswerTraining`.
     """
 
     name: str
@@ -24,6 +34,7 @@ class AnswerStep:
     reasoning_weight: float = REASONING_WEIGHT
     vision: bool = True
     muon: bool = True
+    asks_points: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class ReinforcementStep:
     reads: tuple[str, ...] = (TRAIN,)
 
 
-TrainingStep = AnswerStep | ReinforcementStep
+TrainingStep = SightStep | AnswerStep | ReinforcementStep
 Step = TrainingStep | OwnDrivesStep
 
 

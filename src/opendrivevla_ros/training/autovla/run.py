@@ -33,8 +33,17 @@ from opendrivevla_ros.training.autovla.answers import AnswerTraining
 from opendrivevla_ros.training.autovla.card import card
 from opendrivevla_ros.training.autovla.distillation import Distillation, TaughtExamples
 from opendrivevla_ros.training.autovla.examples import PlanExamples
-from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe, DistillationStep, Step, TrainingStep
+from opendrivevla_ros.training.autovla.recipe import (
+    AnswerStep,
+    AutoVlaRecipe,
+    DistillationStep,
+    ReinforcementStep,
+    SightStep,
+    Step,
+    TrainingStep,
+)
 from opendrivevla_ros.training.autovla.reinforcement import Reinforcement, Reward
+from opendrivevla_ros.training.autovla.sight import SeenMoments, SightTraining
 from opendrivevla_ros.training.autovla.teacher import check_teacher, read_plans, write_plans
 from opendrivevla_ros.training.corpus import world_corpus
 from opendrivevla_ros.training.errors import TrainingError
@@ -128,21 +137,32 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         model = self._model_before(step).train()
         tokenizer = self.tokenizer()
         actions = action_tokens(model.autovla_config, tokenizer, self.codebook())
-        rounds = 1 if isinstance(step, AnswerStep) else ROUNDS
+        rounds = ROUNDS if isinstance(step, ReinforcementStep) else 1
         stores = [self.drives(kind) for kind in step.reads]
         own_examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, rounds=rounds)
-        examples: PlanExamples | TaughtExamples = own_examples
-        training: AnswerTraining | Distillation | Reinforcement
-        if isinstance(step, AnswerStep):
+        examples: PlanExamples | TaughtExamples | SeenMoments = own_examples
+        training: SightTraining | AnswerTraining | Distillation | Reinforcement
+        if isinstance(step, SightStep):
+            model.requires_grad_(False).model.visual.requires_grad_(True)
+            training, examples = SightTraining(model), SeenMoments(own_examples, model.autovla_config.cameras)
+        elif isinstance(step, AnswerStep):
             model.model.visual.requires_grad_(step.vision)
-            training = AnswerTraining(model, tokenizer, actions, reasoning_weight=step.reasoning_weight)
+            training = AnswerTraining(
+                model,
+                tokenizer,
+                actions,
+                reasoning_weight=step.reasoning_weight,
+                asks_points=step.asks_points,
+            )
             if isinstance(step, DistillationStep):
                 training, examples = self._taught(step, training, own_examples, stores, state.device)
         else:
             training = Reinforcement(model, tokenizer, actions, self._reward, step.grpo, seed=loop.seed)
         groups = parameter_groups(training, loop.weight_decay)
-        if isinstance(step, AnswerStep) and step.muon:
-            groups = by_muon(groups, inner_matrices(model))
+        if isinstance(step, SightStep):
+            groups = by_muon(groups, inner_matrices(model.model.visual.blocks))
+        elif isinstance(step, AnswerStep) and step.muon:
+            groups = by_muon(groups, inner_matrices(model.model.language_model.layers))
         train(training, examples, list, groups, loop, folder)
         if state.is_main_process:
             if isinstance(training, Reinforcement) and training.low_rank is not None:
@@ -215,9 +235,9 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         return folder
 
 
-def inner_matrices(model: AutoVlaModel) -> list[nn.Parameter]:
-    """What multiplies states in the language layers: neither words, nor the head, nor what sees."""
-    return [parameter for parameter in model.model.language_model.layers.parameters() if parameter.dim() == 2]
+def inner_matrices(layers: nn.Module) -> list[nn.Parameter]:
+    """What multiplies states in the layers of the language model or of the tower: neither words nor pixels."""
+    return [parameter for parameter in layers.parameters() if parameter.dim() == 2]
 
 
 def parameter_groups(training: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,100 @@
+"""The vision tower's first lessons: where the ground is in the pictures, and that what is there is learned."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from policies.autovla.tiny import tiny_model, tiny_tokenizer
+from policies.observations import make_rig
+from torch.optim import AdamW
+from training.autovla.drives import stored
+from training.autovla.warm import actions, dataset
+
+from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.policies.autovla.config import FRONT_CAMERAS
+from opendrivevla_ros.training.autovla.examples import PlanExamples
+from opendrivevla_ros.training.autovla.sight import GROUND, SeenMoments, SightTraining, places_in
+from opendrivevla_ros.training.errors import TrainingError
+
+FRONT, LEFT, RIGHT = range(3)  # of FRONT_CAMERAS
+SIDE = GROUND.bev_size
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> SeenMoments:
+    """Of an empty road, and of one with a car ahead."""
+    return SeenMoments(dataset(tmp_path_factory.mktemp("drives")), tiny_model().autovla_config.cameras)
+
+
+def seen_by(column: int, row: int) -> list[bool]:
+    """Which of the cameras show anything above a cell."""
+    shown = places_in(make_rig(), FRONT_CAMERAS).isfinite().all(-1).unflatten(1, (SIDE, SIDE, -1)).any(-1)
+    return shown[:, row, column].tolist()
+
+
+def test_the_ground_ahead_is_where_the_cameras_see_it():
+    assert FRONT_CAMERAS == ("cam_front", "cam_front_left", "cam_front_right")
+    assert seen_by(SIDE // 2, SIDE - 1) == [True, False, False]
+    assert seen_by(0, 4) == [False, True, False]
+    assert seen_by(SIDE - 1, 4) == [False, False, True]
+    places = places_in(make_rig(), FRONT_CAMERAS).unflatten(1, (SIDE, SIDE, -1))
+    ahead = places[FRONT, :, SIDE // 2 - 1 : SIDE // 2 + 1, 1]
+    across = ahead[-1, :, 0]
+    assert across[0] < 0 < across[1]  # the column left of the middle lies left of it
+    assert across.abs().max() < 0.1
+    down = ahead[8:, 0, 1]
+    assert (down.diff() < 0).all()  # the further, the higher in the picture
+
+
+def test_only_tokens_that_show_a_cell_change_it():
+    training = SightTraining(tiny_model())
+    tokens = torch.randn(1, len(training.token_places), GROUND.embed_dim, requires_grad=True)
+    places = places_in(make_rig(), FRONT_CAMERAS)[None]
+    for column, row, camera in ((SIDE // 2, SIDE - 1, FRONT), (0, 4, LEFT), (SIDE - 1, 4, RIGHT)):
+        cells = training.lifted(tokens, places)[0, :, row, column]
+        (gradient,) = torch.autograd.grad(cells.abs().sum(), tokens)
+        of_camera = gradient[0].abs().sum(1).unflatten(0, (len(FRONT_CAMERAS), -1)).sum(1) > 0
+        assert of_camera.tolist() == [number == camera for number in range(len(FRONT_CAMERAS))]
+
+
+def test_a_handful_of_moments_is_learned_and_changes_nothing_but_the_tower(moments: SeenMoments):
+    torch.manual_seed(0)
+    model = tiny_model()
+    model.requires_grad_(False).model.visual.requires_grad_(True)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    training = SightTraining(model)
+    optimizer = AdamW([parameter for parameter in training.parameters() if parameter.requires_grad], 3e-3)
+    batch = [moments[index] for index in (0, 3, 6, 9)]
+    sums = []
+    for _ in range(40):
+        losses = training(batch)
+        assert set(losses) == {"centres", "cell_boxes", "occupancy", "plan"}
+        total = torch.stack(list(losses.values())).sum()
+        sums.append(total.item())
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sums[-1] < 0.5 * sums[0]
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed
+    assert all(name.startswith("model.visual.") for name in changed)
+
+
+def test_what_was_there_stands_where_it_was(moments: SeenMoments):
+    empty, behind_a_car = moments[0], moments[6]
+    assert (len(empty.boxes), len(behind_a_car.boxes)) == (0, 1)
+    x, y = behind_a_car.boxes.codes[0, :2].tolist()  # in the lidar frame, a metre ahead of base_link
+    assert (x, y) == (pytest.approx(0.0, abs=0.2), pytest.approx(8.0, abs=0.2))
+    drivable = behind_a_car.map_elements.drivable
+    assert drivable[10, SIDE // 2].item()
+    assert not drivable[10, 0].item()  # the road is 8 m wide, the ground that is learned 40 m
+
+
+def test_moments_without_labels_are_refused_in_one_sentence(tmp_path):
+    store = DriveStore(tmp_path)
+    unlabelled = [replace(one, sample=replace(one.sample, agents=None)) for one in map(stored, range(6))]
+    store.write("scene", unlabelled)
+    config = tiny_model().autovla_config
+    seen = SeenMoments(PlanExamples([DriveStore(tmp_path)], config, tiny_tokenizer(), actions()), config.cameras)
+    with pytest.raises(TrainingError, match=r"scene 0 has no agents or no map to learn sight from; leave that stage"):
+        seen[0]
