@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from evaluation.nuscenes_sets import SPLIT, change_table, export, keep_first_sample
+from training.blind_samples import blind_samples
 from typer.testing import CliRunner
 
 from opendrivevla_ros.cli.main import app
 from opendrivevla_ros.evaluation.moments import read_moments
-from opendrivevla_ros.training.ego_state import draw_ego_samples, train_ego_state
+from opendrivevla_ros.training.ego_state import train_ego_state
 
 ODV = CliRunner(env={"COLUMNS": "200"})
 COMMAND = [sys.executable, "-m", "opendrivevla_ros.cli.main"]
@@ -66,7 +67,7 @@ def results(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 def test_the_tables_hold_the_policy_and_both_blind_baselines(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "blind"
-    train_ego_state(draw_ego_samples(200), folder, steps=20)
+    train_ego_state(blind_samples(200), folder, steps=20)
     output = tmp_path / "out"
     figures = evaluated(root, output, "--policy", str(folder))
     assert list(figures["policies"]) == ["blind", "constant_velocity", "ego_state"]
@@ -181,7 +182,7 @@ def test_records_of_another_policy_version_or_data_set_are_refused(root: Path, t
         assert done.stderr.count("\n") == 1
 
     other = tmp_path / "other"
-    train_ego_state(draw_ego_samples(50), other, steps=2)
+    train_ego_state(blind_samples(50), other, steps=2)
     weights = "record.json is of another evaluation: weights {'constant_velocity': '', 'ego_state': "
     refused(weights, root, "--beside", str(other))
     moved = tmp_path / "moved"

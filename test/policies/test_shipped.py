@@ -6,7 +6,7 @@ from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla.model import load_config
 from opendrivevla_ros.policies.registry import SHIPPED, SHIPPED_FOLDERS, load_policy
-from opendrivevla_ros.training.world_drives import renderer_of
+from opendrivevla_ros.training.world_drives import eyes_of
 from opendrivevla_ros.world.expert import STEP_S, expert_command
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.seeds import Split, seed_of
@@ -28,7 +28,7 @@ def test_it_is_the_preset_and_fits_the_repository():
 def test_it_plans_to_go_on_along_the_road_where_the_street_is_free():
     world = World(make_scenario("free_road", seed_of(Split.TEST, 3)))
     policy = load_policy(SHIPPED, samples=0)
-    renderer = renderer_of(policy.info.image_size)
+    renderer = eyes_of(policy.info.image_size)
     while world.time_ns < 2_000_000_000:
         if world.time_ns % 500_000_000 == 0:
             plan = policy.plan(world_observation(world, renderer))

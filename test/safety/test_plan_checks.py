@@ -99,12 +99,32 @@ def test_a_plan_that_starts_elsewhere_is_measured_from_the_vehicle(x: float, y: 
 
 def test_a_plan_far_from_the_one_before_fails() -> None:
     before = course(straight(5.0), 5.0)
-    aside = straight(5.0) + np.column_stack([np.zeros(6), np.linspace(0.2, 4.5, 6)])
+    aside = straight(5.0) + np.column_stack([np.zeros(6), np.linspace(0.2, 9.0, 6)])
     checks = {check.name: check for check in checked(aside, 5.0, previous=before)}
-    assert checks["plan_jump"].value == pytest.approx(4.5, abs=0.1)
+    assert checks["plan_jump"].value == pytest.approx(3.72, abs=0.1)  # at the horizon
+    assert not checks["sideways_jump"].ok
+    aside[:, 1] *= 1.2
+    checks = {check.name: check for check in checked(aside, 5.0, previous=before)}
     assert not checks["plan_jump"].ok
     over = Course(before.times - 9.0, before.xy, before.yaw)
     assert "plan_jump" not in failed(checked(aside, 5.0, previous=over))
+
+
+@settings(max_examples=60)
+@given(beyond=st.floats(-20.0, 20.0), faster=st.floats(0.0, 2.0))
+def test_beyond_the_horizon_a_plan_may_change_and_a_faster_one_stays_on_its_line(beyond: float, faster: float) -> None:
+    """Around a bend of 12 m, whose line the one before follows for 3 s."""
+
+    def bend(speed: float) -> np.ndarray:
+        turned = speed * TIMES / 12.0
+        return 12.0 * np.column_stack([np.sin(turned), 1 - np.cos(turned)])
+
+    before = course(bend(5.0), 5.0)
+    plan = bend(5.0 + faster)
+    plan[3:] += beyond * np.array([0.3, 1.0])
+    checks = {check.name: check for check in checked(plan, 5.0, previous=before)}
+    assert checks["plan_jump"].value <= 1.5 * faster + 0.2
+    assert checks["sideways_jump"].value < 0.2
 
 
 @settings(max_examples=60)

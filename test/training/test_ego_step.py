@@ -16,7 +16,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.seen_tokens import see
-from opendrivevla_ros.training.world_drives import renderer_of, scenario_of, stretches
+from opendrivevla_ros.training.world_drives import eyes_of, scenario_of, stretches
 from opendrivevla_ros.world.seeds import Split
 
 PERCEPTION = small_perception()
@@ -30,7 +30,7 @@ def network() -> PerceptionNetwork:
 
 @pytest.fixture(scope="module")
 def stretch() -> list[StoredSample]:
-    return next(iter(stretches(6, Split.TRAIN, renderer_of(PERCEPTION.image_size))))  # a stopped lead
+    return next(iter(stretches(6, Split.TRAIN, eyes_of(PERCEPTION.image_size))))  # a stopped lead
 
 
 @torch.no_grad()

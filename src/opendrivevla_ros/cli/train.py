@@ -11,7 +11,6 @@ from opendrivevla_ros.cli.console import (
     console,
     one_sentence_errors,
     packages_of_the_world,
-    progress_bar,
     show_progress,
 )
 from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
@@ -81,7 +80,7 @@ def train(
         if preset == "autovla-base" and start is None:
             raise CommandError("autovla-base goes on from a checkpoint; give its folder by --start")
         if preset == "ego_state":
-            _make_ego_state(output, stages)
+            _make_ego_state(output, stages, processes or default_processes())
             return
         from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
         from opendrivevla_ros.training.errors import TrainingError
@@ -158,23 +157,29 @@ def _make(
         console.print(f"checkpoint in {run.export()}")
 
 
-def _make_ego_state(output: Path, stages: list[str] | None) -> None:
-    """The ego-state-only model, on as many moments of the same families and seeds as the small one learns from."""
+def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> None:
+    """The ego-state-only model, on the expert's drives that the small one learns from, without their pictures."""
     if stages:
         raise CommandError(f"ego_state has no stages, but {', '.join(stages)} was asked for; leave it out")
-    from opendrivevla_ros.training.ego_state import draw_ego_samples, train_ego_state
-    from opendrivevla_ros.training.recipe import SMALL
-    from opendrivevla_ros.training.world_drives import STRETCH_SAMPLES, STRETCHES
+    from opendrivevla_ros.datasets.drive_store import DriveStore
+    from opendrivevla_ros.training.ego_state import ego_samples, train_ego_state
+    from opendrivevla_ros.training.own_drives import draw_own_drives
+    from opendrivevla_ros.training.recipe import EXPERT_DRIVES, SMALL, TRAIN
+    from opendrivevla_ros.training.world_drives import draw_drives
+    from opendrivevla_ros.world.seeds import Split
 
-    wanted = SMALL.scenarios * STRETCHES * STRETCH_SAMPLES
-    samples = []
-    with progress_bar() as bar:
-        task = bar.add_task("drive", total=wanted)
-        for sample in draw_ego_samples(wanted):
-            samples.append(sample)
-            bar.advance(task)
-    loss = train_ego_state(samples, output)
-    console.print(f"ego_state: {wanted} moments, last loss {loss:.4f}, in {output}")
+    disturbed, undisturbed = output / "drives" / TRAIN, output / "drives" / EXPERT_DRIVES.name
+    count = SMALL.scenarios
+    drawn = draw_drives(disturbed, scenarios=count, split=Split.TRAIN, image_size=None, processes=processes)
+    show_progress("drives", (done / count for done in drawn))
+    first, scenarios = EXPERT_DRIVES.first, EXPERT_DRIVES.scenarios
+    drawing = draw_own_drives(
+        undisturbed, None, first=first, scenarios=scenarios, image_size=None, processes=processes
+    )
+    show_progress(EXPERT_DRIVES.name, drawing)
+    samples = [sample for folder in (disturbed, undisturbed) for sample in ego_samples(DriveStore(folder))]
+    loss = train_ego_state(samples, output / "checkpoint")
+    console.print(f"ego_state: {len(samples)} moments, last loss {loss:.4f}, in {output / 'checkpoint'}")
 
 
 def _launch(stage: str, output: Path, without: Iterable[str], processes: int) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-EGO_NUMBERS = 6
+EGO_NUMBERS = 7
 _KINDS = 3
 _HEADS = 4
 _LOOKS = 2  # layers, each of which looks once more

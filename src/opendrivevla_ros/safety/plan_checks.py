@@ -27,9 +27,10 @@ class Limits:
     turning circle of 10 m, kerb to kerb less than most cars have. lateral_acceleration, acceleration, braking, jerk:
     of a driver who is in a hurry, not of an emergency. heading_step: between two points. speed_jump: from the
     vehicle's speed to that of the plan now. plan_jump: from the plan before, at the same instants; sideways_jump: from
-    its line: a plan may brake at once, and does not change its lane so. age: of the plan. hard_braking, reaction: with
-    which the vehicle can stop, and all others do (see `stopping_distance`). margin: kept around every road user.
-    time_to_overlap: sooner contact with a road user is a failure.
+    its line: a plan may brake at once, and does not change its lane so; both within `horizon` from now, for by then
+    other plans have come, and further on every new look changes what is foreseen. age: of the plan. hard_braking,
+    reaction: with which the vehicle can stop, and all others do (see `stopping_distance`). margin: kept around every
+    road user. time_to_overlap: sooner contact with a road user is a failure.
     """
 
     points: int = 2
@@ -272,7 +273,7 @@ def plan_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
     """At the same instants, the plan is near the one before; 0 where there is none, or none that reaches so far."""
     value = 0.0
     if around.previous is not None:
-        shared = _shared_instants(course, around.previous)
+        shared = _shared_instants(course, around.previous, limits.horizon)
         apart = course.at(shared)[:, :2] - around.previous.at(shared)[:, :2]
         value = float(np.hypot(*apart.T).max(initial=0.0))
     limit = limits.plan_jump
@@ -282,8 +283,9 @@ def plan_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
 def sideways_jump(course: Course, around: Surroundings, limits: Limits) -> Check:
     """The plan runs where the one before ran: how far its places are beside that one's line."""
     value = 0.0
-    if around.previous is not None and len(shared := _shared_instants(course, around.previous)):
-        line, places = around.previous.at(shared), course.at(shared)
+    if around.previous is not None and len(shared := _shared_instants(course, around.previous, limits.horizon)):
+        whole = np.arange(0.0, around.previous.times[-1] + 1e-9, STEP_S)  # who is faster is still on that line
+        line, places = around.previous.at(whole), course.at(shared)
         apart = places[:, None, :2] - line[None, :, :2]
         nearest = np.hypot(apart[..., 0], apart[..., 1]).argmin(axis=1)
         offset, yaw = apart[np.arange(len(places)), nearest], line[nearest, 2]
@@ -348,9 +350,9 @@ _OF_MOTION: tuple[Callable[[Course, Surroundings, Limits], Check], ...] = (
 )
 
 
-def _shared_instants(course: Course, previous: Course) -> Array:
-    """Seconds from now at which both plans say something."""
-    return np.arange(0.0, min(course.times[-1], previous.times[-1]) + 1e-9, STEP_S)
+def _shared_instants(course: Course, previous: Course, horizon: float) -> Array:
+    """Seconds from now, up to a horizon, at which both plans say something."""
+    return np.arange(0.0, min(course.times[-1], previous.times[-1], horizon) + 1e-9, STEP_S)
 
 
 def _at_most(name: str, value: float, limit: float, message: str) -> Check:

@@ -20,22 +20,22 @@ from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training.ego_step import EgoPolicy, load_ego_training
 from opendrivevla_ros.training.learner import LearnerPolicy, load_learner
-from opendrivevla_ros.training.world_drives import MAP_REACH, renderer_of, scenario_of, words_of
+from opendrivevla_ros.training.world_drives import MAP_REACH, eyes_of, scenario_of, words_of
 from opendrivevla_ros.world.families import FAMILIES, make_scenario
 from opendrivevla_ros.world.outcome import drive
 from opendrivevla_ros.world.policy_driver import PolicyDriver
 from opendrivevla_ros.world.renderer import Renderer
-from opendrivevla_ros.world.rig import nuscenes_rig
 from opendrivevla_ros.world.seeds import Split
 from opendrivevla_ros.world.simulation import World
 
 NAME = "own"
+EXPERT_SAMPLES = 20  # of a drive of the expert's, from its start
 MakePolicy = Callable[[Sequence[StoredSample]], DrivingPolicy]  # of the record of a drive, which goes on as it drives
 
 
 def draw_own_drives(
     folder: Path,
-    driver: Path,
+    driver: Path | None,
     *,
     first: int,
     scenarios: int,
@@ -46,9 +46,9 @@ def draw_own_drives(
 ) -> Iterator[float]:
     """Has a driver drive those training scenarios `first` to `first + scenarios` that are of `families`, into a store.
 
-    driver: a policy's checkpoint folder, or the weights file of a step of this stage, learner or ego. image_size: None
-    for drives without pictures, which take a fraction of the time. Yields the share that is done; drives that are
-    there are kept.
+    driver: a policy's checkpoint folder, or the weights file of a step of this stage, learner or ego; None for the
+    expert. image_size: None for drives without pictures, which take a fraction of the time. Yields the share that is
+    done; drives that are there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     numbers = [n for n in range(first, first + scenarios) if scenario_of(n, Split.TRAIN)[0] in families]
@@ -70,10 +70,25 @@ def own_drive(number: int, make_policy: MakePolicy, renderer: Renderer | NoPictu
     return found
 
 
+def expert_drive(number: int, renderer: Renderer | NoPictures) -> list[StoredSample]:
+    """What the expert meets in training scenario `number`, undisturbed, in its first EXPERT_SAMPLES instants."""
+    family, seed = scenario_of(number, Split.TRAIN)
+    sampler = WorldSampler(make_scenario(family, seed), renderer, map_reach=MAP_REACH)
+    world = World(sampler.scenario)
+    return [
+        StoredSample(sample, words_of(world, sample, _words_seed(sampler, sample.index)))
+        for sample in sampler.follow(world, EXPERT_SAMPLES)
+    ]
+
+
+def _words_seed(sampler: WorldSampler, index: int) -> int:
+    return sampler.scenario.seed * 1000 + index
+
+
 def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[World], Observation]:
     def observe(world: World) -> Observation:
         sample = sampler.sample(world, len(found))
-        found.append(StoredSample(sample, words_of(world, sample, sampler.scenario.seed * 1000 + len(found))))
+        found.append(StoredSample(sample, words_of(world, sample, _words_seed(sampler, len(found)))))
         return sample.observation
 
     return observe
@@ -81,12 +96,13 @@ def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[Wo
 
 def _draw(
     folder: Path,
-    driver: tuple[Path, str | None],
+    driver: tuple[Path | None, str | None],
     number: int,
     image_size: tuple[int, int] | None,
 ) -> None:
-    eyes = renderer_of(image_size) if image_size else NoPictures(nuscenes_rig())
-    found = own_drive(number, _driver(*driver), eyes)
+    who, stage = driver
+    eyes = eyes_of(image_size)
+    found = expert_drive(number, eyes) if who is None else own_drive(number, _driver(who, stage), eyes)
     DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
 
 

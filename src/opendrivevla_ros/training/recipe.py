@@ -9,7 +9,8 @@ from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.world.families import FAMILIES
 
 SPEECH = {"plan": 7.0, "caption": 0.5, "question": 1.5, "agent": 1.0}  # shares of the tasks, see `language_data`
-TRAIN = "train"  # the expert's drives
+TRAIN = "train"  # the expert's drives, most of them disturbed
+EXPERT = "expert"  # who drives undisturbed, from the start on
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ TrainingStep = PerceptionStep | EgoStep | LanguageStep | PlanningStep | LearnerS
 class OwnDrivesStep:
     """Somebody drives those training scenarios `first` to `first + scenarios` that are of `families`.
 
-    learner: name of the step that it learned in, a learner's or an ego's; None for the policy as it is by now.
+    learner: name of the step that it learned in, a learner's or an ego's; EXPERT for the expert, whose open loop the
+    model will be measured in; None for the policy as it is by now.
     pictures: without them only steps of the truth can read the drives. Nothing learns.
     """
 
@@ -186,13 +188,17 @@ def _speaking(steps: int, learning_rate: float) -> LoopSettings:
     )
 
 
-SEEN = (TRAIN, "learner_drives")
+SEEN = (TRAIN, "expert_drives", "learner_drives")
+EXPERT_DRIVES = OwnDrivesStep("expert_drives", first=41160, scenarios=560, learner=EXPERT)
 HARD = ("bend", "junction_left", "junction_right", "junction_straight", "stopped_lead")  # where most still failed
+HARDER = (*HARD[:4], "free_road", "crossing_pedestrian", "occluded_pedestrian")  # and where after that
 OWN = (
     OwnDrivesStep("drives_1", first=2520, scenarios=280, learner="ego_1"),
     OwnDrivesStep("drives_2", first=5400, scenarios=280, learner="ego_2"),
     OwnDrivesStep("drives_3", first=5680, scenarios=280, learner="ego_3"),
     OwnDrivesStep("drives_4", first=6000, scenarios=840, learner="ego_4", families=HARD),
+    OwnDrivesStep("drives_5", first=20020, scenarios=420, learner="ego_5"),
+    OwnDrivesStep("drives_6", first=30030, scenarios=1120, learner="ego_6", families=HARDER),
 )
 ALL_SEEN = (*SEEN, *(driven.name for driven in OWN))
 
@@ -211,6 +217,7 @@ SMALL = Recipe(
     validation=140,
     image_size=(224, 126),
     steps=(
+        EXPERT_DRIVES,
         LearnerStep("learner", LoopSettings(steps=4000, learning_rate=3e-3, batch_size=128, clip_norm=1.0)),
         OwnDrivesStep("learner_drives", first=2240, scenarios=280, learner="learner"),
         OwnDrivesStep("unseen_drives", first=4000, scenarios=1400, learner="learner", pictures=False),

@@ -31,6 +31,7 @@ from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
+    EXPERT,
     TRAIN,
     EgoStep,
     LanguageStep,
@@ -80,13 +81,14 @@ class RecipeRun(StepRun[Recipe]):
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the driver of a step drive; yields the share that is done."""
+        driver: Path | None = None
         stage_of_driver = None
-        if step.learner:
+        if step.learner is None:
+            driver = self._checkpoint(self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n")
+        elif step.learner != EXPERT:
             learned = self.recipe.training_step(step.learner)
             self.weights_after(learned)
             driver, stage_of_driver = self.folder / step.learner / WEIGHTS, learned.stage
-        else:
-            driver = self._checkpoint(self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n")
         yield from draw_own_drives(
             self.folder / "drives" / step.name,
             driver,

@@ -11,7 +11,7 @@ import numpy as np
 
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample, Words
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
-from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
 from opendrivevla_ros.world.expert import STEP_S, expert_command
 from opendrivevla_ros.world.families import FAMILIES, make_scenario
 from opendrivevla_ros.world.narration import CAPTION_QUESTIONS, narrate
@@ -34,11 +34,12 @@ MAP_REACH = (42.0, 42.0)  # metres, of map labels: what the small network percei
 
 
 def draw_drives(
-    folder: Path, *, scenarios: int, split: Split, image_size: tuple[int, int], processes: int, first: int = 0
+    folder: Path, *, scenarios: int, split: Split, image_size: tuple[int, int] | None, processes: int, first: int = 0
 ) -> Iterator[int]:
     """Fills a store with drives of the scenarios numbered `first` to `first + scenarios` of a split, family by turns.
 
-    Yields the number of scenarios done so far; those that are there already count at once.
+    image_size: None for drives without pictures. Yields the number of scenarios done so far; those that are there
+    already count at once.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     wanted = [number for number in range(first, first + scenarios) if f"{split.name.lower()}{number:06d}" not in done]
@@ -73,7 +74,7 @@ def scenario_of(number: int, split: Split) -> tuple[str, int]:
     return FAMILIES[number % len(FAMILIES)], seed_of(split, number // len(FAMILIES))
 
 
-def stretches(number: int, split: Split, renderer: Renderer) -> Iterator[list[StoredSample]]:
+def stretches(number: int, split: Split, renderer: Renderer | NoPictures) -> Iterator[list[StoredSample]]:
     """The stretches of scenario `number`: driven with disturbances, answered by the expert. The same every time."""
     family, seed = scenario_of(number, split)
     sampler = WorldSampler(make_scenario(family, seed), renderer, map_reach=MAP_REACH)
@@ -133,14 +134,14 @@ def words_of(world: World, sample: DrivingSample, seed: int) -> Words:
     )
 
 
-def _draw(folder: Path, number: int, split: Split, image_size: tuple[int, int]) -> None:
+def _draw(folder: Path, number: int, split: Split, image_size: tuple[int, int] | None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     store = DriveStore(folder)
-    for part, found in enumerate(stretches(number, split, renderer_of(image_size))):
+    for part, found in enumerate(stretches(number, split, eyes_of(image_size))):
         store.write(f"{split.name.lower()}{number:06d}-{part}", found)
 
 
 @cache
-def renderer_of(image_size: tuple[int, int]) -> Renderer:
-    """The renderer of this process for pictures of a size."""
-    return Renderer(nuscenes_rig(*image_size))
+def eyes_of(image_size: tuple[int, int] | None) -> Renderer | NoPictures:
+    """The renderer of this process for pictures of a size; for None, what draws none."""
+    return NoPictures(nuscenes_rig()) if image_size is None else Renderer(nuscenes_rig(*image_size))

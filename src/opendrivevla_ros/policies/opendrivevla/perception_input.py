@@ -41,10 +41,11 @@ def scene_origin(first: Observation) -> Array:
 def ego_numbers(ego: EgoState, command: Command) -> torch.Tensor:
     """[EGO_NUMBERS] how the ego moves now, each about as large as 1.
 
-    Speed (tens of m/s), yaw rate (rad/s), steering (rad), and which of the commands holds. No history and no
-    acceleration: they tell what the driver has begun to do, and tokens would not have to show why.
+    Speed (tens of m/s), yaw rate (rad/s), steering (rad), longitudinal acceleration (3 m/s^2), and which of the
+    commands holds. An acceleration tells what the driver has begun to do, and from the expert's drives alone a query
+    learns to go on with it (see `world_drives.disturbed_expert`); its own drives, in which it is at fault, undo that.
     """
-    numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering]
+    numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering, ego.acceleration[0] / 3]
     numbers += [float(command is other) for other in _COMMANDS]
     assert len(numbers) == EGO_NUMBERS
     return torch.tensor(numbers, dtype=torch.float32)

@@ -103,12 +103,14 @@ AUTOVLA_SMALL = AutoVlaRecipe(
     validation=140,
     image_size=(224, 126),
     steps=(
+        SightStep("sight", LoopSettings(steps=2500, learning_rate=1e-3, batch_size=16, clip_norm=5.0, save_every=100)),
         AnswerStep(
             "answers",
             LoopSettings(
                 steps=6000, learning_rate=3e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
             ),
             reasoning_weight=SMALL_REASONING_WEIGHT,
+            asks_points=True,
         ),
         OwnDrivesStep("own_drives", first=2520, scenarios=280),
         AnswerStep(
@@ -118,6 +120,7 @@ AUTOVLA_SMALL = AutoVlaRecipe(
             ),
             reads=(TRAIN, "own_drives"),
             reasoning_weight=SMALL_REASONING_WEIGHT,
+            asks_points=True,
         ),
         OwnDrivesStep("refined_drives", first=5400, scenarios=140),
         ReinforcementStep(
