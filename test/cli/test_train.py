@@ -32,7 +32,7 @@ def said(*arguments: str) -> tuple[int, str]:
 def test_an_unknown_stage_is_refused_with_those_that_there_are(tmp_path: Path):
     code, output = said("warp", "--output", str(tmp_path))
     assert code == 1
-    assert "unknown stage 'warp'; the recipe's are, in their order, learner, " in output
+    assert "unknown stage 'warp'; the recipe's are, in their order, expert_drives, learner, " in output
     assert list(tmp_path.iterdir()) == []
 
 

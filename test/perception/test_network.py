@@ -65,7 +65,7 @@ def frame(index: int = 0, *, config: PerceptionConfig = CONFIG) -> PerceptionFra
         lidar_to_global_rotation=torch.eye(3),
         lidar_to_global_translation=torch.tensor([0.0, 100.0 + index, 0.0]),
         timestamp_s=1000.0 + 0.5 * index,
-        ego=torch.tensor([0.2, 0.0, 0.0, 0.0, 0.0, 1.0]),
+        ego=torch.tensor([0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]),
     )
 
 

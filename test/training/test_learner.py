@@ -81,7 +81,7 @@ def test_at_the_wheel_it_reads_the_recorded_truth_and_all_it_meets_is_kept(tmp_p
 
 
 def test_a_learners_drives_are_drawn_from_its_weights(tmp_path: Path):
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     torch.save(Learner(CONFIG).state_dict(), weights := tmp_path / "weights.pt")
     assert isinstance(load_learner(weights, CONFIG), Learner)
     folder = tmp_path / "own"

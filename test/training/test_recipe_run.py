@@ -195,7 +195,7 @@ def test_a_step_that_sees_cannot_read_drives_without_pictures():
 
 
 def test_an_unknown_stage_is_named_with_those_that_there_are():
-    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, learner, "):
+    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, expert_drives, "):
         SMALL.step("warp")
 
 

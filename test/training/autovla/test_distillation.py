@@ -320,6 +320,7 @@ def test_in_a_taught_recipe_a_teacher_stands_beside_every_supervised_step():
     assert taught.image_size == (448, 252)
     assert AUTOVLA_SMALL.taught((224, 112)).image_size == AUTOVLA_SMALL.image_size
     assert [step.name for step in taught.steps] == [
+        "sight",
         "taught_answers",
         "own_drives",
         "taught_refinement",

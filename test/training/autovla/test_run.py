@@ -150,7 +150,7 @@ def test_a_step_before_its_turn_is_refused(tmp_path: Path):
     build_tokenizer(lattice()).save_pretrained(str(tmp_path / "tokenizer"))
     run = AutoVlaRun(TINY, tmp_path, constant)
     with pytest.raises(TrainingError, match=r"the stage answers is not done in .*; run it first"):
-        run.run(TINY.training_steps[1])
+        run.run(TINY.training_steps[2])
 
 
 def test_recorded_drives_are_learned_from_without_anybody_driving():
@@ -163,6 +163,6 @@ def test_recorded_drives_are_learned_from_without_anybody_driving():
 def test_drives_that_nobody_draws_cannot_be_read():
     step = AnswerStep("answers", TWO_STEPS, reads=("own_drives",))
     with pytest.raises(TrainingError, match="answers reads own_drives, which no step before it draws"):
-        replace(TINY, steps=(step, *TINY.steps[1:]))
-    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, answers, "):
+        replace(TINY, steps=(step, *TINY.steps[2:]))
+    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, sight, "):
         TINY.step("warp")
