@@ -42,8 +42,8 @@ def ego_numbers(ego: EgoState, command: Command) -> torch.Tensor:
     """[EGO_NUMBERS] how the ego moves now, each about as large as 1.
 
     Speed (tens of m/s), yaw rate (rad/s), steering (rad), longitudinal acceleration (3 m/s^2), and which of the
-    commands holds. An acceleration tells what the driver has begun to do, and from the expert's drives alone a query
-    learns to go on with it (see `world_drives.disturbed_expert`); its own drives, in which it is at fault, undo that.
+    commands holds. An acceleration tells what the driver has begun to do; whoever learns from the expert's drives
+    alone may learn to go on with it (see `world_drives.disturbed_expert`), and so learns from its own drives too.
     """
     numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering, ego.acceleration[0] / 3]
     numbers += [float(command is other) for other in _COMMANDS]

@@ -81,15 +81,15 @@ class AnswerTraining(nn.Module):
     def forward(self, examples: Sequence[PlanExample]) -> dict[str, Tensor]:
         """{"words": L_LM, "actions": L_action}, means over the examples of w times each; and {"points": metres}."""
         batch = self.batch(examples)
-        found = layer_states(self.model, batch)
-        told = self._told(batch, found[-1])
+        layers = None if self.points is None else layer_states(self.model, batch)
+        told = self._told(batch, states(self.model, batch) if layers is None else layers[-1])
         losses = self.means(examples, told, F.cross_entropy(told.logits, told.tokens, reduction="none"))
-        if self.points is None:
+        if self.points is None or layers is None:
             return losses
         asked = (batch.labels != IGNORED).int().argmax(1) - 1
         plans = [plan_label(example.sample.sample).to(asked.device) for example in examples]
         path, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known.all() for plan in plans])
-        return losses | {"points": self.points.error(found, asked, path, known)}
+        return losses | {"points": self.points.error(layers, asked, path, known)}
 
     def told(self, examples: Sequence[PlanExample]) -> Told:
         """The logits at the examples' answers. Raises TrainingError for an answer that is too long."""
@@ -156,15 +156,18 @@ def following(positions: Tensor, count: int) -> Tensor:
 
 
 def states(model: AutoVlaModel, batch: AnswerBatch) -> Tensor:
-    """The language model's normalised last states [B, L, hidden]."""
-    return layer_states(model, batch)[-1]
-
-
-def layer_states(model: AutoVlaModel, batch: AnswerBatch) -> tuple[Tensor, ...]:
-    """States [B, L, hidden] before each layer of the language model and, normalised, after the last.
+    """The language model's normalised last states [B, L, hidden].
 
     The filling stands on the right, where causal attention hides it from every answer without a mask.
     """
+    found: Tensor = model.model.language_model(
+        inputs_embeds=batch.embeddings, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    return found
+
+
+def layer_states(model: AutoVlaModel, batch: AnswerBatch) -> tuple[Tensor, ...]:
+    """States [B, L, hidden] before each layer of the language model and, as `states`, after the last; all are kept."""
     found: tuple[Tensor, ...] = model.model.language_model(
         inputs_embeds=batch.embeddings, position_ids=batch.positions, use_cache=False, output_hidden_states=True
     ).hidden_states

@@ -97,7 +97,7 @@ SMALL_REASONING_WEIGHT = 4.0
 
 # The rates are AdamW's; Muon's beside it are higher (`muon.RATE`). After 160 steps of 4 on 144 moments, the
 # loss of words and of actions was 1.6 and 3.4 with AdamW alone at 1e-3, 1.9 and 4.0 with it at 3e-3, and 0.64 and 2.1
-# with Muon beside AdamW at 3e-3.
+# with Muon beside AdamW at 3e-3. The settings of sight are a first guess: no training of its size was made.
 AUTOVLA_SMALL = AutoVlaRecipe(
     scenarios=2240,
     validation=140,
