@@ -46,7 +46,7 @@ TINY = Recipe(
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
         EgoStep("ego", TWO_STEPS, reads=(TRAIN, "learner_drives")),
-        OwnDrivesStep("ego_drives", first=4, scenarios=1, learner="ego"),
+        OwnDrivesStep("ego_drives", first=14, scenarios=1, learner="ego"),
         LanguageStep(
             "schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives", "unseen_drives"), truth=True
         ),

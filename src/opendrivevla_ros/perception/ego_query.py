@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-EGO_NUMBERS = 7
+EGO_NUMBERS = 19
 _KINDS = 3
 _HEADS = 4
 _LOOKS = 2  # layers, each of which looks once more
@@ -20,7 +20,7 @@ _LOOKS = 2  # layers, each of which looks once more
 
 class EgoView(NamedTuple):
     """One frame as the ego's query reads it: scene tokens [S, C], agent tokens [A, C], map tokens [M, C], and `ego`
-    [EGO_NUMBERS], how the ego moves and the command (see `perception_input.ego_numbers`).
+    [EGO_NUMBERS], how the ego moves and moved, and the command (see `perception_input.ego_numbers`).
 
     ahead: [rows, columns, C], those cells of the bird's-eye view that the query looks into, if it does.
     """

@@ -49,6 +49,12 @@ class EgoTraining(nn.Module):
         egos = query_of(self.perception)(views)
         return {"plan": self.plan.loss(egos, [moment.plan.to(device) for moment in moments])}
 
+    def inner_matrices(self) -> list[nn.Parameter]:
+        """What multiplies states in the query's layers."""
+        query = query_of(self.perception)
+        inner = (query.layers, *(() if query.look is None else (query.look.layers,)))
+        return [parameter for layers in inner for parameter in layers.parameters() if parameter.ndim == 2]
+
 
 def query_of(perception: PerceptionNetwork) -> EgoQuery:
     """The ego's query of a network. Raises TrainingError where it has none."""

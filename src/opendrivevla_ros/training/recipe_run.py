@@ -84,7 +84,9 @@ class RecipeRun(StepRun[Recipe]):
         driver: Path | None = None
         stage_of_driver = None
         if step.learner is None:
-            driver = self._checkpoint(self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n")
+            driver = self.save_checkpoint(
+                self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n"
+            )
         elif step.learner != EXPERT:
             learned = self.recipe.training_step(step.learner)
             self.weights_after(learned)
@@ -139,7 +141,9 @@ class RecipeRun(StepRun[Recipe]):
         groups = prepare(model, stage(step.stage), weight_decay=step.loop.weight_decay)
         of_the_model = {id(parameter) for parameter in model.parameters()}
         groups[0]["params"] += [own for own in training.parameters() if id(own) not in of_the_model]
-        return by_muon(groups, training.inner_matrices()) if isinstance(training, LessonTraining) else groups
+        if isinstance(training, LessonTraining | EgoTraining):
+            return by_muon(groups, training.inner_matrices())
+        return groups
 
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it."""
@@ -148,9 +152,10 @@ class RecipeRun(StepRun[Recipe]):
         figures = [self._figures(step) for step in steps]
         text = card(recipe, figures, model_id=config.model_id, data=self.drives())
         weights = self.weights_before(steps[-1]) | self.weights_after(steps[-1])
-        return self._checkpoint(weights, self.folder / "checkpoint", card=text)
+        return self.save_checkpoint(weights, self.folder / "checkpoint", card=text)
 
-    def _checkpoint(self, weights: dict[str, Tensor], folder: Path, *, card: str) -> Path:
+    def save_checkpoint(self, weights: dict[str, Tensor], folder: Path, *, card: str) -> Path:
+        """Writes a model of these weights with the tokenizer into a folder; returns it."""
         model = OpenDriveVlaModel(self.config())
         model.load_state_dict(_common(weights, model.state_dict()))
         save_model(model.bfloat16(), folder, card=card)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from opendrivevla_ros.core.ego import Command, EgoState
+from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, Command, EgoState
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.perception.config import PerceptionConfig
@@ -13,6 +13,7 @@ from opendrivevla_ros.perception.preprocess import preprocess
 from opendrivevla_ros.policies.opendrivevla import frames
 
 _COMMANDS = tuple(Command)
+_AGO = HISTORY_STEP_NS / 1e9 * np.arange(HISTORY_POINTS, 0, -1)  # seconds, of the points of the history
 
 
 def perception_frame(
@@ -39,13 +40,18 @@ def scene_origin(first: Observation) -> Array:
 
 
 def ego_numbers(ego: EgoState, command: Command) -> torch.Tensor:
-    """[EGO_NUMBERS] how the ego moves now, each about as large as 1.
+    """[EGO_NUMBERS] how the ego moves and has moved, each about as large as 1.
 
-    Speed (tens of m/s), yaw rate (rad/s), steering (rad), longitudinal acceleration (3 m/s^2), and which of the
-    commands holds. An acceleration tells what the driver has begun to do; whoever learns from the expert's drives
-    alone may learn to go on with it (see `world_drives.disturbed_expert`), and so learns from its own drives too.
+    Now: speed (tens of m/s), yaw rate (rad/s), steering (rad), longitudinal acceleration (3 m/s^2), and which of the
+    commands holds. Then of each point of its history: the constant accelerations, longitudinal and lateral
+    (3 m/s^2), that lead from there to here and to the speed of now, and the mean yaw rate (rad/s). They tell what the
+    driver has begun to do; whoever learns from the expert's drives alone may learn to go on with it (see
+    `world_drives.disturbed_expert`), and so learns from its own drives too.
     """
-    numbers = [ego.speed / 10, ego.angular_velocity[2], ego.steering, ego.acceleration[0] / 3]
-    numbers += [float(command is other) for other in _COMMANDS]
+    now = [ego.speed / 10, ego.angular_velocity[2], ego.steering, ego.acceleration[0] / 3]
+    now += [float(command is other) for other in _COMMANDS]
+    x, y, yaw = ego.history.T
+    before = np.stack([2 * (x + ego.speed * _AGO) / (3 * _AGO**2), 2 * y / (3 * _AGO**2), -yaw / _AGO], 1)
+    numbers = np.concatenate([now, before.ravel()])
     assert len(numbers) == EGO_NUMBERS
-    return torch.tensor(numbers, dtype=torch.float32)
+    return torch.from_numpy(numbers).float()
