@@ -9,6 +9,7 @@ from benchmarks import golden_frames
 
 from opendrivevla_ros.perception.bev_geometry import cell_centres
 from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
+from opendrivevla_ros.perception.ego_query import EGO_NUMBERS
 from opendrivevla_ros.perception.network import EgoMotion, PerceptionFrame, PerceptionNetwork, PerceptionOutput
 
 CONFIG = PerceptionConfig(
@@ -65,7 +66,7 @@ def frame(index: int = 0, *, config: PerceptionConfig = CONFIG) -> PerceptionFra
         lidar_to_global_rotation=torch.eye(3),
         lidar_to_global_translation=torch.tensor([0.0, 100.0 + index, 0.0]),
         timestamp_s=1000.0 + 0.5 * index,
-        ego=torch.tensor([0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]),
+        ego=torch.linspace(-1.0, 1.0, EGO_NUMBERS),
     )
 
 
