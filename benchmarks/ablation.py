@@ -98,7 +98,7 @@ class Row:
         for given in (PERCEPTION, EGO):
             (folder / given).mkdir(exist_ok=True)
             torch.save(self._perception(), folder / given / WEIGHTS)
-        for step in self._own_steps(False):
+        for step in self._all[: self._shared]:
             _link(folder / step.name, self._output / "rows" / ALL / step.name)
         show_progress(f"{self.name}: drives", self.run.draw(CORES))
         show_progress(f"{self.name}: truth", self.run.look(CORES, truth=True))
@@ -123,18 +123,16 @@ class Row:
     @property
     def steps(self) -> tuple[int, int]:
         """Of its own, those that are made and all."""
-        own = self._own_steps(True)
-        made = [
-            len(read_metrics(self.run.folder / step.name)) for step in own if (self.run.folder / step.name).exists()
-        ]
-        return sum(made), sum(step.loop.steps for step in own)
+        own = [step for step in self._all[self._shared :] if step.name != self._left_out]
+        begun = [self.run.folder / step.name for step in own if (self.run.folder / step.name).exists()]
+        return sum(len(read_metrics(folder)) for folder in begun), sum(step.loop.steps for step in own)
 
-    def _own_steps(self, own: bool) -> list[LanguageStep]:
-        """The stages that this row trains itself, or, if not own, those that it shares with the row of all stages."""
-        names = [step.name for step in self._all]
-        shared = {ALL: 0, EGO: 1, PERCEPTION: 1}.get(self._left_out)  # schooling reads the truth, and no tokens
-        shared = names.index(self._left_out) if shared is None else shared
-        return [step for step in (self._all[shared:] if own else self._all[:shared]) if step.name != self._left_out]
+    @property
+    def _shared(self) -> int:
+        """How many of the first stages are those of the row of all stages."""
+        if self._left_out in (EGO, PERCEPTION):
+            return 1  # schooling, which reads the truth and no tokens
+        return 0 if self._left_out == ALL else [step.name for step in self._all].index(self._left_out)
 
     def _perception(self) -> dict[str, Tensor]:
         """The checkpoint's, without the training of what is left out."""
@@ -159,15 +157,15 @@ def train_rows(rows: list[Row]) -> None:
     with ProcessPoolExecutor(CORES, get_context("spawn")) as pool, Progress() as bar:
         tasks = {row.name: bar.add_task(row.name, total=row.steps[1]) for row in rows}
         jobs: list[Future[None]] = [pool.submit(row.train) for row in rows[:CORES]]
-        left = rows[CORES:]
+        first = jobs[0]
         while jobs:
             wait(jobs, timeout=5.0)
             for row in rows:
                 bar.update(tasks[row.name], completed=row.steps[0])
-            if jobs[0].done() and left:
-                jobs += [pool.submit(row.train) for row in left]
-                left = []
-            for job in [job for job in jobs if job.done()]:
+            done = [job for job in jobs if job.done()]
+            if first in done:
+                jobs += [pool.submit(row.train) for row in rows[CORES:]]
+            for job in done:
                 job.result()
                 jobs.remove(job)
 

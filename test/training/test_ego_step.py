@@ -53,6 +53,15 @@ def test_a_moment_whose_plan_is_not_known_stays_as_it_is(stretch: list[StoredSam
     assert kept.features is sample.features
 
 
+def test_muon_gets_what_multiplies_states_in_the_layers_and_nothing_else():
+    training = EgoTraining(network())
+    names = {id(parameter): name for name, parameter in query_of(training.perception).named_parameters()}
+    found = {names[id(matrix)] for matrix in training.inner_matrices()}
+    assert {name.split(".")[0] for name in found} == {"layers", "look"}
+    assert all("layers." in name and name.endswith("weight") for name in found)
+    assert all(matrix.ndim == 2 for matrix in training.inner_matrices())
+
+
 def test_only_the_query_learns_and_it_learns_the_plan(stretch: list[StoredSample]):
     perception = network()
     with torch.no_grad():

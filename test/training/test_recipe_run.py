@@ -194,6 +194,13 @@ def test_a_step_that_sees_cannot_read_drives_without_pictures():
     assert replace(TINY, steps=(*TINY.steps, unseen, replace(seeing, truth=True))).steps[-2] is unseen
 
 
+@pytest.mark.parametrize("step", ["ego", "schooling"])
+def test_what_starts_from_nothing_learns_by_muon(run: RecipeRun, step: str):
+    state = load_state(run.folder / step)
+    assert state is not None
+    assert set(state.optimizer) == {"adamw", "muon"}
+
+
 def test_an_unknown_stage_is_named_with_those_that_there_are():
     with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, expert_drives, "):
         SMALL.step("warp")
