@@ -16,6 +16,7 @@ from opendrivevla_ros.language.prompt import (
     GOALS,
     INSTRUCTION_LIMIT,
     PLACEHOLDERS,
+    PROPOSAL,
     STRUCTURE_TOKENS,
     InstructionError,
     PromptFields,
@@ -24,7 +25,9 @@ from opendrivevla_ros.language.prompt import (
     text_prefix,
     tokenize_prompt,
     user_message,
+    with_proposal,
 )
+from opendrivevla_ros.language.trajectory_text import parse_trajectory
 
 
 def field(message: str, name: str) -> str:
@@ -140,7 +143,24 @@ def test_an_instruction_adds_one_line_before_the_last(fields: PromptFields) -> N
     assert instructed == [*plain[:-1], "Driver instruction: <command_start>drive slowly<command_end>", plain[-1]]
 
 
-@pytest.mark.parametrize("token", [*PLACEHOLDERS, *STRUCTURE_TOKENS, *CHAT_TOKENS, "<|endoftext|>"])
+def test_a_proposal_is_a_line_before_the_last_in_words_that_a_plan_has(fields: PromptFields) -> None:
+    path = np.array([[-0.04, 2.26], [0.1, 4.5], [0.3, 6.8], [0.6, 9.0], [1.0, 11.2], [-1.5, 13.4]])
+    asking = user_message(replace(fields, tells_proposal=True), "drive slowly")
+    lines, plain = with_proposal(asking, path).splitlines(), user_message(fields, "drive slowly").splitlines()
+    assert lines[:-2] + lines[-1:] == plain
+    head, told = lines[-2].split(": ")
+    assert head == "Proposed trajectory"
+    assert told.startswith("<traj_start>[(0.00,2.30),")
+    np.testing.assert_allclose(parse_trajectory(told), path, atol=0.051)
+
+
+def test_without_a_proposal_its_line_is_left_out(fields: PromptFields) -> None:
+    asking = user_message(replace(fields, tells_proposal=True))
+    assert with_proposal(asking, None) == user_message(fields)
+    assert with_proposal(user_message(fields), np.zeros((6, 2))) == user_message(fields)
+
+
+@pytest.mark.parametrize("token", [*PLACEHOLDERS, *STRUCTURE_TOKENS, *CHAT_TOKENS, PROPOSAL, "<|endoftext|>"])
 def test_no_special_string_gets_into_the_prompt(fields: PromptFields, token: str) -> None:
     with pytest.raises(InstructionError, match=r"position 5.*write it in words"):
         user_message(fields, f"turn {token} left")

@@ -36,7 +36,7 @@ def test_it_learns_to_tell_frames_apart_that_only_one_thing_does(reading: EgoQue
     wanted = torch.tensor([[1.0], [-1.0]])
     optimizer = torch.optim.Adam([*reading.parameters(), *head.parameters()], lr=3e-3)
     for _ in range(80):
-        loss = (head(reading(views)) - wanted).abs().mean()
+        loss = (head(reading(views).tokens) - wanted).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -46,10 +46,23 @@ def test_it_learns_to_tell_frames_apart_that_only_one_thing_does(reading: EgoQue
 def test_a_frame_is_read_alike_alone_and_beside_longer_ones():
     reading = query().eval()
     short, long = view(1, agents=1), view(2, agents=9)
-    torch.testing.assert_close(reading([short, long])[0], reading([short])[0])
+    both, alone = reading([short, long]), reading([short])
+    torch.testing.assert_close([both.tokens[0], both.paths[0]], [alone.tokens[0], alone.paths[0]])
 
 
 def test_the_motion_of_the_ego_changes_what_it_says():
     reading = query()
-    slow, fast = reading([view(1, ego=0.1), view(1, ego=0.9)])
+    slow, fast = reading([view(1, ego=0.1), view(1, ego=0.9)]).tokens
     assert (slow - fast).abs().max() > 0.01
+
+
+def test_a_path_is_as_exact_as_float32_where_all_else_is_bfloat16():
+    reading = query().eval()
+    with torch.no_grad():
+        reading.plan.path.bias[1::2] = torch.linspace(0.7, 4.1, 6)  # tens of metres, ahead
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = reading([view(1)])
+        exact = reading.plan(rough.tokens.float(), view(1).ego[None])
+    assert rough.tokens.dtype is torch.bfloat16
+    assert rough.paths.amax() > 30.0
+    torch.testing.assert_close(rough.paths, exact, rtol=0, atol=1e-3)

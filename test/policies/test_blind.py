@@ -23,6 +23,7 @@ def test_a_blind_plan_reads_no_token_of_the_scene_and_still_tells_what_perceptio
     plan = blind.plan(make_observation())
     assert [plan.token_counts[kind] for kind in ("scene", "agents", "map")] == [0, 0, 0]
     assert plan.agents
+    assert "Proposed trajectory" not in plan.prompt
 
 
 def test_a_blind_plan_and_answer_do_not_depend_on_the_pictures(blind) -> None:

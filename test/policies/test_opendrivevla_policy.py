@@ -1,5 +1,6 @@
 """OpenDriveVLA as a policy, on the small preset with random weights: whole plans or reasons, whatever comes in."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -56,11 +57,21 @@ def test_a_plan_holds_everything_that_was_seen_and_written(policy: OpenDriveVlaP
     assert {element.label for element in plan.map_elements} <= set(MAP_CLASSES)
     assert plan.agents[0].predicted.shape == (0, 2)
     assert "Mission goal: keep forward" in plan.prompt
+    (proposed,) = re.findall("^Proposed trajectory: (.*)$", plan.prompt, re.MULTILINE)
+    np.testing.assert_allclose(parse_trajectory(proposed), policy._last.output.proposal, atol=0.051)
     assert {"preprocess", "backbone", "language_prefill", "language_decode"} <= set(plan.stage_times)
     assert plan.token_counts["scene"] == 18
     assert plan.token_counts["agents"] == len(plan.agents)
     assert plan.reasoning.actual_mode is ThinkingMode.FAST
     assert plan.reasoning.text == plan.raw_text
+
+
+def test_a_model_that_knows_nothing_plans_what_perception_proposes() -> None:
+    policy = load_policy("opendrivevla-small-random", samples=0)
+    policy.config = replace(policy.config, proposal_errors=((0.01, 0.01),) * 6)
+    policy._writer._head.zero_()
+    plan = policy.plan(make_observation())
+    np.testing.assert_allclose(parse_trajectory(plan.raw_text), policy._last.output.proposal, atol=0.06)
 
 
 def test_random_weights_say_that_they_are_random_and_which(policy: OpenDriveVlaPolicy) -> None:

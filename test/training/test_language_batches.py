@@ -1,6 +1,7 @@
 """Teacher forcing: what is learned, what is not, and that the package's own generation gives it back."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_a_batch_holds_inferences_prompt_and_then_the_answer(tokenizer: PreTrain
         assert nexts == "".join(re.findall(r"-?\d+\.\d+", turn.answer))
     assert batch.has_points.tolist() == [True, True, False]
     assert batch.points[1, 1].tolist() == [-0.5, 2.25]
+
+
+def test_a_batch_holds_the_proposal_that_stands_beside_the_features(tokenizer: PreTrainedTokenizerFast):
+    asking = user_message(replace(FIELDS, tells_proposal=True))
+    path = torch.arange(12.0).reshape(6, 2) - 3.0
+    proposed, silent = replace(features(1), proposal=path), features(1)
+    batch = batches(tiny_model(tokenizer), tokenizer)([Turn(asking, some, STOP) for some in (proposed, silent)])
+    told = [batch.read.values[batch.read.places[:, 0] == row] for row in (0, 1)]
+    assert told[0][: len(told[1])].tolist() == told[1].tolist()
+    assert told[0][len(told[1]) :].tolist() == path.flatten().tolist()
 
 
 def test_the_loss_is_that_of_transformers(tokenizer: PreTrainedTokenizerFast):

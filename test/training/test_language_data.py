@@ -11,6 +11,7 @@ from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, apply
 from opendrivevla_ros.datasets.drive_store import StoredSample, Words
 from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.world_samples import WorldSampler
+from opendrivevla_ros.language.prompt import proposal_text
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 from opendrivevla_ros.perception.tracker import decode_boxes
 from opendrivevla_ros.policies.opendrivevla.config import small
@@ -106,6 +107,19 @@ def test_tasks_are_chosen_by_their_shares():
     assert said["agent car"] == 0
     assert said["plan"] == pytest.approx(2000, abs=120)
     assert said["question count"] == pytest.approx(500, abs=90)
+
+
+def test_plans_are_the_driven_ones_and_as_often_those_that_were_proposed(stored: StoredSample):
+    path = torch.tensor([[0.0, 3.0 * step] for step in range(1, 7)])
+    silent = spoken(stored, NOTHING_SEEN, CONFIG)
+    told = replace(silent, features=replace(NOTHING_SEEN, proposal=path))
+    random = np.random.default_rng(0)
+    said = Counter(choose(told, {"plan": 1.0}, random).answer for _ in range(400))
+    (driven,) = {choose(silent, {"plan": 1.0}, random).answer for _ in range(20)}
+    assert set(said) == {driven, proposal_text(path)}
+    assert said[driven] == pytest.approx(200, abs=40)
+    other = Counter(choose(told, {"agent": 1.0}, random).answer for _ in range(20))
+    assert proposal_text(path) not in other
 
 
 def test_a_sample_that_offers_nothing_of_what_is_asked_for_is_named():

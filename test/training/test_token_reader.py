@@ -7,46 +7,42 @@ import torch
 from perception.test_network import CONFIG
 from training.samples import box_labels, plan_label
 
+from opendrivevla_ros.perception.ego_query import PLAN_METRES
 from opendrivevla_ros.training.labels import LINE_POINTS, PlanLabel
 from opendrivevla_ros.training.token_reader import (
     LINE_METRES,
-    PLAN_METRES,
-    PlanReader,
     TokenReader,
     future_loss,
+    plan_loss,
 )
 
 DIM = CONFIG.embed_dim
 
 
 def test_unknown_points_of_a_plan_do_not_count():
-    reader = PlanReader(DIM)
     known = torch.tensor([True, True, False, False, False, False])
     given = plan_label()
     path = given.path.clone()
     path[2:] = 1e6
-    token = torch.randn(1, DIM)
+    found = torch.randn(1, 6, 2)
     plans = [PlanLabel(given.ego, some, known) for some in (given.path, path)]
-    first, second = (reader.loss(token, [plan]) for plan in plans)
+    first, second = (plan_loss(found, [plan]) for plan in plans)
     assert first.item() == pytest.approx(second.item())
 
 
 def test_a_plans_loss_is_its_mean_error():
-    reader = PlanReader(DIM)
-    torch.nn.init.zeros_(reader.path.weight)
-    torch.nn.init.zeros_(reader.path.bias)
     plan = plan_label()
     errors = replace(plan, path=torch.full_like(plan.path, 7.0))
-    assert reader.loss(torch.randn(1, DIM), [errors]).item() * PLAN_METRES == pytest.approx(7.0)
+    assert plan_loss(torch.zeros(1, 6, 2), [errors]).item() * PLAN_METRES == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize(("worse", "better"), [((0, 1), (5, 1)), ((2, 0), (2, 1))], ids=["sooner", "to the side"])
 def test_what_is_driven_first_and_what_leaves_the_lane_counts_most(worse: tuple[int, int], better: tuple[int, int]):
-    reader = PlanReader(DIM)
-    plans = [replace(plan_label(), path=reader(torch.zeros(1, DIM))[0].detach() * PLAN_METRES) for _ in range(2)]
+    found = torch.randn(1, 6, 2)
+    plans = [replace(plan_label(), path=found[0].clone()) for _ in range(2)]
     for plan, where in zip(plans, (worse, better), strict=True):
         plan.path[where] += 1.0
-    off, less_off = (reader.loss(torch.zeros(1, DIM), [plan]).item() for plan in plans)
+    off, less_off = (plan_loss(found, [plan]).item() for plan in plans)
     assert off > 1.5 * less_off > 0.0
 
 

@@ -18,6 +18,7 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.grammar import TokenGrammar
+from opendrivevla_ros.language.number_prior import NumberPlace, NumberPrior
 from opendrivevla_ros.language.quantisation import linear
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 
@@ -80,13 +81,15 @@ class TrajectoryGenerator:
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         repetition_penalty: float = 1.0,
+        prior: NumberPrior | None = None,
         deadline: Deadline = NO_DEADLINE,
         on_text: Callable[[str], None] | None = None,
     ) -> TrajectoryGeneration:
         """The greedy plan for a prompt [L, hidden], and `samples` more at `temperature`, in one batch.
 
         prefix: the ids of the prompt's unchanging text beginning (`prompt.text_prefix`). repetition_penalty: as in
-        `transformers`, over the tokens generated so far. on_text: gets the greedy text in pieces as it comes.
+        `transformers`, over the tokens generated so far. prior: by whose probabilities the model's are multiplied.
+        on_text: gets the greedy text in pieces as it comes.
         Raises DeadlineExceeded; ValueError for a prompt that leaves no room for a plan.
         """
         if temperature <= 0:
@@ -102,6 +105,7 @@ class TrajectoryGenerator:
             temperature=temperature,
             generator=generator,
             repetition_penalty=repetition_penalty,
+            prior=prior,
             deadline=deadline,
             on_text=on_text,
             prompt=len(embeddings),
@@ -117,6 +121,7 @@ class TrajectoryGenerator:
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         repetition_penalty: float = 1.0,
+        prior: NumberPrior | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> TrajectoryGeneration:
         """`generate` after what the decoder holds in row 0, a prompt and a thought, in place of a prompt alone.
@@ -137,6 +142,7 @@ class TrajectoryGenerator:
             temperature=temperature,
             generator=generator,
             repetition_penalty=repetition_penalty,
+            prior=prior,
             deadline=deadline,
             on_text=None,
             prompt=held,
@@ -151,6 +157,7 @@ class TrajectoryGenerator:
         temperature: float,
         generator: torch.Generator | None,
         repetition_penalty: float,
+        prior: NumberPrior | None,
         deadline: Deadline,
         on_text: Callable[[str], None] | None,
         prompt: int,
@@ -166,6 +173,7 @@ class TrajectoryGenerator:
 
         tokens = [list(opening) for _ in range(rows)]
         states = [state] * rows
+        places = [NumberPlace() for _ in range(rows)]
         history: list[tuple[Tensor, list[int]]] = []  # logits and decided columns, by forward
         counts = [0] * rows  # decisions by row
         penalised = _Repetition(repetition_penalty, rows, self._column, self._head.device)
@@ -175,6 +183,10 @@ class TrajectoryGenerator:
         forwards = 0
         while True:
             logits = penalised(linear(hidden, self._head).float()) + self._barrier[states]
+            if prior is not None:
+                logits = logits.log_softmax(-1) + torch.stack(
+                    [self._told(prior, state, place) for state, place in zip(states, places, strict=True)]
+                )
             decided = decide(logits, temperature, generator)
             if self._takes_median[states[0]]:
                 decided[0] = self._digits[_median(logits[0, self._digits])]
@@ -186,6 +198,7 @@ class TrajectoryGenerator:
                     forced, states[row] = grammar.forced(grammar.advance(states[row], token))
                     news[row] = [token, *forced]
                     tokens[row] += news[row]
+                    places[row].add(self._spell(news[row]))
                     counts[row] += 1
             penalised.add(news)
             if on_text and news[0]:
@@ -211,6 +224,15 @@ class TrajectoryGenerator:
             prefill_s=prefill_s,
             decode_s=time.perf_counter() - began,
         )
+
+    def _told(self, prior: NumberPrior, state: int, place: NumberPlace) -> Tensor:
+        """What a prior says of the decision at a state: [U], 0 for what is not allowed there."""
+        told = torch.zeros(len(self._head), device=self._head.device)
+        if state != self.grammar.final:
+            options = self.grammar.choices[state]
+            shares = prior.log_shares(place, [self.grammar.texts[token] for token in options])
+            told[[self._column[token] for token in options]] = torch.from_numpy(shares).to(told)
+        return told
 
     def _spell(self, tokens: Sequence[int]) -> str:
         return "".join(self.grammar.texts[token] for token in tokens)

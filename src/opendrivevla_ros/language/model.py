@@ -42,21 +42,25 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """Perception features before projection: scene [S, C], agents [A, C], map elements [M, C]; None for no block."""
+    """Perception features before projection: scene [S, C], agents [A, C], map elements [M, C]; None for no block.
+
+    proposal: [6, 2] metres, the path that the ego's query proposes (see `prompt.with_proposal`); None for none.
+    """
 
     scene: Tensor | None
     agents: Tensor | None
     map_elements: Tensor | None
+    proposal: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Features":
         """The same on a device."""
-        blocks = (self.scene, self.agents, self.map_elements)
+        blocks = (self.scene, self.agents, self.map_elements, self.proposal)
         return Features(*(None if block is None else block.to(device) for block in blocks))
 
-    def led_by(self, egos: Tensor) -> "Features":
-        """The same with the ego's tokens [E, C] before those of the agents."""
+    def led_by(self, egos: Tensor, proposal: Tensor | None) -> "Features":
+        """The same with the ego's tokens [E, C] before those of the agents, and what they propose."""
         agents = egos if self.agents is None else torch.cat([egos, self.agents])
-        return Features(self.scene, agents, self.map_elements)
+        return Features(self.scene, agents, self.map_elements, proposal)
 
 
 class DrivingLanguageModel(Qwen2ForCausalLM):

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, Command, EgoState
 from opendrivevla_ros.core.geometry import Array, apply, invert, planar_transform
+from opendrivevla_ros.language.trajectory_text import format_trajectory
 
 PLACEHOLDERS = {"<IMAGE>": -200, "<SCENE>": -201, "<TRACK>": -202, "<MAP>": -203, "<OBJECT>": -204}
 SCENE_ID, TRACK_ID, MAP_ID = PLACEHOLDERS["<SCENE>"], PLACEHOLDERS["<TRACK>"], PLACEHOLDERS["<MAP>"]
@@ -21,6 +23,9 @@ STRUCTURE_TOKENS = (
     *(f"<{name}_{end}>" for name in ("track", "traj", "scene", "map", "ego") for end in ("start", "end")),
     *(f"<{name}_{end}>" for name in ("command", "question", "answer") for end in ("start", "end")),
 )
+PROPOSAL = "<PROPOSAL>"  # no token: text that `with_proposal` writes or leaves out
+PROPOSAL_LINE = f"Proposed trajectory: {PROPOSAL}\n"
+PROPOSAL_DECIMALS = 1  # nobody foresees centimetres
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 GOALS = {
     Command.TURN_RIGHT: "turn right",
@@ -45,7 +50,8 @@ class PromptFields:
     velocity: (x, y) m/s. yaw_rate: rad/s. history: [4, 2] positions 2.0, 1.5, 1.0 and 0.5 s ago, metres.
     measured_acceleration: (forward, left) m/s^2 as the vehicle's inertial unit gives it. speed: signed, m/s.
     steering: 2 * steering wheel angle / 2.588, positive left. tells_past: False for a prompt that tells velocity, yaw
-    rate and goal alone.
+    rate and goal alone. tells_proposal: the message that asks for a plan has a place for perception's own, see
+    `with_proposal`.
     """
 
     velocity: tuple[float, float]
@@ -56,6 +62,7 @@ class PromptFields:
     steering: float
     command: Command = Command.KEEP_FORWARD
     tells_past: bool = True
+    tells_proposal: bool = False
 
     @classmethod
     def from_ego(
@@ -66,6 +73,7 @@ class PromptFields:
         lidar_to_base: Array,
         heading_as_trained: bool,
         tells_past: bool = True,
+        tells_proposal: bool = False,
     ) -> "PromptFields":
         """The fields of an ego state.
 
@@ -89,6 +97,7 @@ class PromptFields:
             steering=2 * STEERING_RATIO * ego.steering / VEHICLE_LENGTH_M,
             command=command,
             tells_past=tells_past,
+            tells_proposal=tells_proposal,
         )
 
 
@@ -122,13 +131,30 @@ def history_line(fields: PromptFields) -> str:
 def user_message(fields: PromptFields, instruction: str = "") -> str:
     """The message that asks for a plan: exactly the published seven lines, or six without the past.
 
-    A driver's `instruction`, where there is one, adds a line before the last. Raises InstructionError.
+    A driver's `instruction`, where there is one, adds a line before the last, and so does a proposal, behind it. Raises
+    InstructionError.
     """
     instruction = checked_text(instruction, "instruction")
     lines = [*_context_lines(fields), f"Mission goal: {GOALS[fields.command]}"]
     if instruction:
         lines.append(f"Driver instruction: <command_start>{instruction}<command_end>")
-    return "\n".join([*lines, "Planning trajectory: <trajectory>"])
+    proposal = PROPOSAL_LINE if fields.tells_proposal else ""
+    return "\n".join([*lines, f"{proposal}Planning trajectory: <trajectory>"])
+
+
+def with_proposal(prompt: str, path: ArrayLike | None) -> str:
+    """A prompt with the path [6, 2] that perception's query of the ego proposes, metres; None leaves the line out.
+
+    A prompt without a place for it stays as it is.
+    """
+    if path is None or PROPOSAL not in prompt:
+        return prompt.replace(PROPOSAL_LINE, "")
+    return prompt.replace(PROPOSAL, proposal_text(path))
+
+
+def proposal_text(path: ArrayLike) -> str:
+    """The text of a proposed path [6, 2], metres: that of the plan which follows it."""
+    return format_trajectory(np.round(np.asarray(path, dtype=np.float64), PROPOSAL_DECIMALS) + 0.0)
 
 
 def question_message(fields: PromptFields, question: str) -> str:

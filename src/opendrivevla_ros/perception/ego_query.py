@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 EGO_NUMBERS = 19
+WAYPOINTS = 6
+PLAN_METRES = 10.0  # the unit in which positions of a plan are read
 _KINDS = 3
 _HEADS = 4
+_MOTION_WIDTH = 128
 _LOOKS = 2  # layers, each of which looks once more
 
 
@@ -32,6 +35,13 @@ class EgoView(NamedTuple):
     ahead: Tensor | None = None
 
 
+class EgoAnswer(NamedTuple):
+    """tokens: [B, C]. paths: [B, 6, 2], where the lidar origin should be every 0.5 s, lidar frame, metres."""
+
+    tokens: Tensor
+    paths: Tensor
+
+
 class EgoQuery(nn.Module):
     """Reads frames of tokens of `width` by transformer layers whose first position is the ego.
 
@@ -46,9 +56,10 @@ class EgoQuery(nn.Module):
         layer = nn.TransformerEncoderLayer(width, _HEADS, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.look = None if ahead is None else _Look(width, ahead)
+        self.plan = _PlanReader(width)
 
-    def forward(self, views: Sequence[EgoView]) -> Tensor:
-        """The ego's token of each view: [B, C]."""
+    def forward(self, views: Sequence[EgoView]) -> EgoAnswer:
+        """The ego's token of each view, and the path that it proposes."""
         sequences = []
         for view in views:
             kinds = zip((view.scene, view.agents, view.map_elements), self.kinds, strict=True)
@@ -60,11 +71,10 @@ class EgoQuery(nn.Module):
         mask = torch.zeros(unused.shape, device=lengths.device).masked_fill(unused, float("-inf"))
         read: Tensor = self.layers(padded, src_key_padding_mask=mask.to(padded.dtype))
         egos = read[:, 0]
-        if self.look is None:
-            return egos
-        cells = torch.stack([view.ahead for view in views if view.ahead is not None])
-        looked: Tensor = self.look(egos, cells.to(egos.dtype))
-        return looked
+        if self.look is not None:
+            cells = torch.stack([view.ahead for view in views if view.ahead is not None])
+            egos = self.look(egos, cells.to(egos.dtype))
+        return EgoAnswer(egos, self.plan(egos, torch.stack([view.ego for view in views])))
 
 
 class _Look(nn.Module):
@@ -86,3 +96,32 @@ class _Look(nn.Module):
         patches = self.patches(self.normalise(cells).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
         looked: Tensor = self.layers(egos[:, None], patches + self.positions)
         return looked[:, 0]
+
+
+class _PlanReader(nn.Module):
+    """Reads paths: what the motion of the ego alone leads to, and what its token makes of that.
+
+    By the tokens alone, which are normalised again and again, a path was off by 0.14 m after a second, and one of
+    a network that knows nothing but the motion by 0.08 (expert's undisturbed drives, 70 scenarios that neither had
+    learned from).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.path = nn.Linear(width, 2 * WAYPOINTS)
+        self.going_on = nn.Sequential(
+            nn.Linear(EGO_NUMBERS, _MOTION_WIDTH),
+            nn.ReLU(),
+            nn.Linear(_MOTION_WIDTH, _MOTION_WIDTH),
+            nn.ReLU(),
+            nn.Linear(_MOTION_WIDTH, 2 * WAYPOINTS),
+        )
+
+    def forward(self, tokens: Tensor, motion: Tensor) -> Tensor:
+        """Tokens [B, C] and numbers of the ego [B, EGO_NUMBERS] to paths [B, 6, 2], metres.
+
+        In float32 whatever the tokens are in: a bfloat16 of 40 m is off by 0.2 m.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            path = self.path(tokens.float()) + self.going_on(motion.float())
+        return PLAN_METRES * path.unflatten(1, (WAYPOINTS, 2))

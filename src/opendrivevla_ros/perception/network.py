@@ -51,14 +51,15 @@ class PerceptionOutput:
 
     scene_tokens: [cameras * rows * columns, C], by camera, then row by row. agent_tokens: [A, C], by falling track
     score. map_tokens: [M, C], accepted elements, then the drivable area. ego_tokens: [1, C], or [0, C] where the
-    network has no `EgoQuery`. ahead: what that looks into, see `PerceptionNetwork.ahead`. detections: see
-    `tracker.detections`. stage_times: seconds by stage, in order.
+    network has no `EgoQuery`. proposal: [6, 2], the path that this proposes, see `EgoAnswer`. ahead: what it looks
+    into, see `PerceptionNetwork.ahead`. detections: see `tracker.detections`. stage_times: seconds by stage, in order.
     """
 
     scene_tokens: Tensor
     agent_tokens: Tensor
     map_tokens: Tensor
     ego_tokens: Tensor
+    proposal: Tensor | None
     ahead: Tensor | None
     tracks: TrackResult
     detections: TrackResult
@@ -143,17 +144,18 @@ class PerceptionNetwork(nn.Module):
         map_decoding = self.seg_head(bev)
         clock.stop("map_head")
         scene, agents = self.sample_scene(pyramid[-1]), agent_tokens(tracks, self.config)
-        ego, ahead = scene[:0], None
+        ego, proposal, ahead = scene[:0], None, None
         if self.ego_query is not None:
             assert frame.ego is not None
             ahead = self.ahead(bev)
-            ego = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego, ahead)])
+            ego, (proposal,) = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego, ahead)])
             clock.stop("ego_query")
         return PerceptionOutput(
             scene_tokens=scene,
             agent_tokens=agents,
             map_tokens=map_decoding.tokens,
             ego_tokens=ego,
+            proposal=proposal,
             ahead=ahead,
             tracks=tracks,
             detections=detected,

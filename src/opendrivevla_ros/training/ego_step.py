@@ -25,7 +25,7 @@ from opendrivevla_ros.policies.opendrivevla.perception_input import perception_f
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_samples import SpokenSample
 from opendrivevla_ros.training.moments import Moment
-from opendrivevla_ros.training.token_reader import PLAN_METRES, PlanReader
+from opendrivevla_ros.training.token_reader import plan_loss
 
 BATCH = 256
 
@@ -39,15 +39,14 @@ class EgoTraining(nn.Module):
     def __init__(self, perception: PerceptionNetwork) -> None:
         super().__init__()
         self.perception = perception
-        self.plan = PlanReader(perception.config.embed_dim)
         query_of(perception)
 
     def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
-        """{"plan": see `PlanReader.loss`}."""
-        device = self.plan.path.weight.device
+        """{"plan": see `plan_loss`}."""
+        query = query_of(self.perception)
+        device = query.kinds.device
         views = [_view(moment.features, moment.plan.ego, moment.ahead, device) for moment in moments]
-        egos = query_of(self.perception)(views)
-        return {"plan": self.plan.loss(egos, [moment.plan.to(device) for moment in moments])}
+        return {"plan": plan_loss(query(views).paths, [moment.plan.to(device) for moment in moments])}
 
     def inner_matrices(self) -> list[nn.Parameter]:
         """What multiplies states in the query's layers."""
@@ -65,7 +64,7 @@ def query_of(perception: PerceptionNetwork) -> EgoQuery:
 
 @torch.inference_mode()
 def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[SpokenSample]:
-    """The samples with the ego's token before those of the agents, as the network gives them to a language model.
+    """The samples with the ego's token before those of the agents, and its path, as the network gives them.
 
     A sample whose plan is not known has no numbers of the ego either; it stays as it is.
     """
@@ -78,8 +77,10 @@ def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[Sp
             for one in (found[index] for index in some)
             if one.plan is not None
         ]
-        for index, ego in zip(some, query(views).half(), strict=True):
-            found[index] = replace(found[index], features=found[index].features.led_by(ego[None]), ahead=None)
+        for index, ego, path in zip(some, *query(views), strict=True):
+            found[index] = replace(
+                found[index], features=found[index].features.led_by(ego[None].half(), path), ahead=None
+            )
     return found
 
 
@@ -97,12 +98,13 @@ class EgoPolicy(WordlessPolicy):
 
     @torch.inference_mode()
     def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
-        """What the ego's token says."""
+        """What the ego's query proposes."""
         network = self._training.perception
         if self._origin is None:
             self._origin = scene_origin(observation)
         output = network(perception_frame(observation, network.config, self._origin))
-        path = PLAN_METRES * self._training.plan(output.ego_tokens)[0].double().numpy()
+        assert output.proposal is not None
+        path = output.proposal.double().numpy()
         return lidar_path_to_base(path, np.asarray(observation.rig.lidar_to_base)), None
 
 

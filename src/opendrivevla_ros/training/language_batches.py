@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
-from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt
+from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt, with_proposal
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, parse_trajectory
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.number_reading import KnownNumbers, NumberReading, number_values, numbers_in
@@ -100,7 +100,8 @@ class LanguageBatches:
         )
 
     def _prompt_ids(self, turn: Turn) -> list[int]:
-        return tokenize_prompt(chat_prompt(self._system_text, turn.user), self._tokenizer)
+        user = with_proposal(turn.user, turn.features.proposal)
+        return tokenize_prompt(chat_prompt(self._system_text, user), self._tokenizer)
 
     def _answer(self, turn: Turn) -> tuple[list[int], list[int]]:
         """The tokens that stand in a turn's answer, and those that belong there."""

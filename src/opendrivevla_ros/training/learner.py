@@ -22,7 +22,7 @@ from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.language_samples import true_features
 from opendrivevla_ros.training.moments import Moment
-from opendrivevla_ros.training.token_reader import PLAN_METRES, PlanReader
+from opendrivevla_ros.training.token_reader import plan_loss
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
 
 LAYERS = 2
@@ -36,27 +36,26 @@ class Learner(nn.Module):
         self.config = config
         self.encoder = TruthEncoder(config.embed_dim)
         self.query = EgoQuery(config.embed_dim, LAYERS)
-        self.plan = PlanReader(config.embed_dim)
 
     def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
-        """{"plan": see `PlanReader.loss`}."""
-        return {"plan": self.plan.loss(self._egos(moments), [moment.plan for moment in moments])}
+        """{"plan": see `plan_loss`}."""
+        return {"plan": plan_loss(self._paths(moments), [moment.plan for moment in moments])}
 
     def path(self, moment: Moment) -> Array:
         """Positions [6, 2] of the lidar origin every 0.5 s, lidar frame, metres."""
         with torch.inference_mode():
-            (path,) = self.plan(self._egos([moment]))
-        return PLAN_METRES * path.double().numpy()
+            (path,) = self._paths([moment])
+        return path.double().numpy()
 
-    def _egos(self, moments: Sequence[Moment]) -> Tensor:
+    def _paths(self, moments: Sequence[Moment]) -> Tensor:
         nothing = torch.zeros(0, self.config.embed_dim)
         encoded = self.encoder([moment.features for moment in moments])
         views = [
             EgoView(nothing, seen.agents, seen.map_elements, moment.plan.ego)
             for seen, moment in zip(encoded, moments, strict=True)
         ]
-        egos: Tensor = self.query(views)
-        return egos
+        paths: Tensor = self.query(views).paths
+        return paths
 
 
 class LearnerPolicy(WordlessPolicy):

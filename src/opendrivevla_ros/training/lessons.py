@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
-from opendrivevla_ros.language.prompt import chat_prompt
+from opendrivevla_ros.language.prompt import chat_prompt, with_proposal
 from opendrivevla_ros.training.language_batches import AnswerLosses, LanguageBatches, Turn
 from opendrivevla_ros.training.language_data import SeenTurns
 from opendrivevla_ros.training.moments import Moment, Moments
@@ -89,7 +89,7 @@ class LessonTraining(nn.Module):
         model = self.language.model
         device = model.embed_tokens.weight.device
         seen = [features.to(device) for features in self._seen([moment.features for moment in moments])]
-        words = [torch.tensor(self._behind_features(moment.user), device=device) for moment in moments]
+        words = [torch.tensor(self._behind_features(moment), device=device) for moment in moments]
         blocks: list[tuple[Tensor, ...]] = [
             together(model.mm_projector_track, [features.agents for features in seen]),
             together(model.mm_projector_map, [features.map_elements for features in seen]),
@@ -111,7 +111,8 @@ class LessonTraining(nn.Module):
         points = torch.stack([moment.plan.path for moment in moments]).to(device)
         return self.answers.thought.error(states, asked, points, torch.ones(len(points), device=device))
 
-    def _behind_features(self, user: str) -> list[int]:
+    def _behind_features(self, moment: Moment) -> list[int]:
+        user = with_proposal(moment.user, moment.features.proposal)
         ids: list[int] = self._tokenizer.encode(
             chat_prompt(self._system_text, user).rpartition(LAST_BLOCK)[2], add_special_tokens=False
         )

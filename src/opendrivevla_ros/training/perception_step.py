@@ -29,7 +29,7 @@ from opendrivevla_ros.training.losses import (
     track_losses,
 )
 from opendrivevla_ros.training.matching import Matching
-from opendrivevla_ros.training.token_reader import PlanReader, TokenReader, future_loss
+from opendrivevla_ros.training.token_reader import TokenReader, future_loss, plan_loss
 
 FUTURE_WEIGHT = 0.25  # of a metre that an agent's future is off
 GHOST = 2**62  # the id of a track that follows nothing; no label has it
@@ -70,7 +70,6 @@ class PerceptionLosses(nn.Module):
         self.perception = perception
         self.dense = DenseHead(perception.config)
         self.reader = TokenReader(perception.config)
-        self.plan = PlanReader(perception.config.embed_dim) if perception.ego_query is not None else None
 
     def losses_and_tokens(self, scenes: Sequence[Sequence[LabelledFrame]]) -> tuple[dict[str, Tensor], list[Features]]:
         """The losses by name, mean over all frames, and each frame's tokens as a language model reads them.
@@ -93,12 +92,13 @@ class PerceptionLosses(nn.Module):
         means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
         tokens = [Features(view.scene, view.agents, view.map_elements) for view in views]
         query = network.ego_query
-        if query is None or self.plan is None:
+        if query is None:
             return means, tokens
-        egos = query(views)
+        egos, paths = query(views)
         plans = [labelled.plan for frames in scenes for labelled in frames]
-        tokens = [seen.led_by(ego[None]) for seen, ego in zip(tokens, egos, strict=True)]
-        return {**means, "plan": PLAN_WEIGHT * self.plan.loss(egos, plans)}, tokens
+        led = zip(tokens, egos, paths.detach(), strict=True)
+        tokens = [seen.led_by(ego[None], path) for seen, ego, path in led]
+        return {**means, "plan": PLAN_WEIGHT * plan_loss(paths, plans)}, tokens
 
     def _losses(
         self, scene: "_Scene", pyramid: list[Tensor], labelled: LabelledFrame

@@ -139,4 +139,5 @@ class PlanningTraining(nn.Module):
             for frame in frames[:-1]:
                 perception(frame)
         output = perception(frames[-1])
-        return Features(output.scene_tokens, output.agent_tokens, output.map_tokens).led_by(output.ego_tokens)
+        seen = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
+        return seen.led_by(output.ego_tokens, None if output.proposal is None else output.proposal.detach())

@@ -1,8 +1,8 @@
 """Small heads that read perception's tokens, which only training has.
 
-They say from each agent's token where the agent is and where it goes, from each map token how its line runs, and from
-the ego's where the ego should go. So the tokens come to hold what a language model needs to read from them, before
-there is one.
+They say from each agent's token where the agent is and where it goes, and from each map token how its line runs. So
+the tokens come to hold what a language model needs to read from them, before there is one. How wrong the ego's
+proposal is, is measured here too.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.ego_query import PLAN_METRES, WAYPOINTS
 from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, PlanLabel
 
-WAYPOINTS = 6
-PLAN_METRES = 10.0  # the unit in which positions of the plan are read
 SPEED_UNIT = 5.0  # m/s
 LINE_METRES = 10.0  # the unit of a line's error
 
@@ -57,21 +56,10 @@ class TokenReader(nn.Module):
         return (found - orders).abs().mean((2, 3)).amin(0).mean()
 
 
-class PlanReader(nn.Module):
-    """Reads plans from the ego's tokens of this width."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.path = nn.Linear(width, 2 * WAYPOINTS)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, C] to positions [B, 6, 2] of the lidar origin every 0.5 s, lidar frame, PLAN_METRES."""
-        return self.path(tokens).float().unflatten(1, (WAYPOINTS, 2))
-
-    def loss(self, tokens: Tensor, plans: Sequence[PlanLabel]) -> Tensor:
-        """The error of the ego's positions, see `plan_error`, in metres / PLAN_METRES."""
-        wanted = torch.stack([plan.path for plan in plans]) / PLAN_METRES
-        return plan_error(self(tokens), wanted, torch.stack([plan.known for plan in plans]))
+def plan_loss(paths: Tensor, plans: Sequence[PlanLabel]) -> Tensor:
+    """The error of paths [B, 6, 2], metres, see `plan_error`, in PLAN_METRES."""
+    wanted = torch.stack([plan.path for plan in plans])
+    return plan_error(paths, wanted, torch.stack([plan.known for plan in plans])) / PLAN_METRES
 
 
 def plan_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:

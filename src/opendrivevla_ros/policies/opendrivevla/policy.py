@@ -21,6 +21,7 @@ from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.generation import TrajectoryGeneration, TrajectoryGenerator, generate_text
 from opendrivevla_ros.language.grammar import trajectory_grammar
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
+from opendrivevla_ros.language.number_prior import NumberPrior
 from opendrivevla_ros.language.prompt import (
     PromptFields,
     chat_prompt,
@@ -28,6 +29,7 @@ from opendrivevla_ros.language.prompt import (
     text_prefix,
     tokenize_prompt,
     user_message,
+    with_proposal,
 )
 from opendrivevla_ros.language.quantisation import quantise, weight_bytes
 from opendrivevla_ros.language.thinking import Thinker, Thought
@@ -198,10 +200,12 @@ class OpenDriveVlaPolicy:
                 self.config.system_text, user_message(self._fields(observation), observation.command.text)
             )
             seen = self._follow(observation, deadline)
+            proposal = None if self._options.blind else seen.output.proposal
+            prompt = with_proposal(prompt, proposal)
             ids, agents = self._read(prompt, seen.output)
             features = self._features(seen.output, agents)
             embeddings = self._language.embed_prompt(ids, features)
-            written, thought = self._write(embeddings, text_prefix(ids), deadline, on_thought)
+            written, thought = self._write(embeddings, text_prefix(ids), proposal, deadline, on_thought)
             log_probabilities = written.log_probabilities[0]
             covariance = waypoint_covariance(written.waypoints, TIMES, token_probability(log_probabilities))
             mount = observation.rig.lidar_to_base
@@ -279,6 +283,7 @@ class OpenDriveVlaPolicy:
             lidar_to_base=observation.rig.lidar_to_base,
             heading_as_trained=self.config.heading_as_trained,
             tells_past=self.config.tells_past,
+            tells_proposal=bool(self.config.proposal_errors),
         )
 
     def _follow(self, observation: Observation, deadline: Deadline) -> _Seen:
@@ -321,6 +326,7 @@ class OpenDriveVlaPolicy:
             output.map_tokens,
             output.ego_tokens,
             output.tracks.boxes,
+            *(() if output.proposal is None else (output.proposal,)),
         )
         if not all(bool(torch.isfinite(block).all()) for block in tokens):
             raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
@@ -330,11 +336,17 @@ class OpenDriveVlaPolicy:
         self,
         embeddings: torch.Tensor,
         prefix: list[int],
+        proposal: torch.Tensor | None,
         deadline: Deadline,
         on_thought: Callable[[Reasoning], None] | None,
     ) -> tuple[TrajectoryGeneration, Thought | None]:
         """The plan for a prompt [L, hidden], and what a model that thinks said before it."""
+        errors = self.config.proposal_errors
+        prior = (
+            NumberPrior(proposal, errors, decimals=self.config.decimals) if proposal is not None and errors else None
+        )
         how: dict[str, Any] = {
+            "prior": prior,
             "samples": 0 if self._saves else self._options.samples,
             "temperature": self._options.temperature,
             "generator": self._random,
@@ -387,7 +399,7 @@ class OpenDriveVlaPolicy:
         if self._options.blind:
             return Features(None, None, None)
         seen = Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
-        return seen.led_by(output.ego_tokens)
+        return seen.led_by(output.ego_tokens, output.proposal)
 
 
 def _count(block: torch.Tensor | None) -> int:

@@ -28,7 +28,7 @@ from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.labels import BoxLabels, MapLabels, PlanLabel
 from opendrivevla_ros.training.perception_step import PLAN_WEIGHT, occupied
 from opendrivevla_ros.training.sample_labels import box_labels, map_labels
-from opendrivevla_ros.training.token_reader import PlanReader
+from opendrivevla_ros.training.token_reader import plan_loss
 
 GROUND = replace(small_perception(), range_metres=(-20.0, 0.0, -2.5, 20.0, 40.0, 1.5), bev_size=32)  # that is read
 LAYERS = 2
@@ -107,10 +107,9 @@ class SightTraining(nn.Module):
         self.mix = nn.Sequential(*around)
         self.dense = DenseHead(GROUND)
         self.ego = EgoQuery(width, LAYERS)
-        self.plan = PlanReader(width)
 
     def forward(self, moments: Sequence[SeenMoment]) -> dict[str, Tensor]:
-        """{"centres", "cell_boxes", "occupancy": see `DenseHead`, "plan": see `PlanReader.loss`}, means."""
+        """{"centres", "cell_boxes", "occupancy": see `DenseHead`, "plan": see `plan_loss`}, means."""
         tokens = self.read(self.model.seen([moment.videos for moment in moments]))  # [B, V, C]
         lifted = self.lifted(tokens, torch.stack([moment.places for moment in moments]))
         ground = self.mix(self.cells(lifted) + self.cell_places)
@@ -119,7 +118,7 @@ class SightTraining(nn.Module):
             bev = cells.flatten(1).T
             found.append(self.dense(bev, moment.boxes, occupied(moment.map_elements))[0])
         nothing = tokens.new_zeros(0, tokens.shape[2])
-        egos = self.ego(
+        proposed = self.ego(
             [
                 EgoView(some + self.token_places, nothing, nothing, moment.plan.ego)
                 for some, moment in zip(tokens, moments, strict=True)
@@ -127,7 +126,7 @@ class SightTraining(nn.Module):
         )
         return {
             **{name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]},
-            "plan": PLAN_WEIGHT * self.plan.loss(egos, [moment.plan for moment in moments]),
+            "plan": PLAN_WEIGHT * plan_loss(proposed.paths, [moment.plan for moment in moments]),
         }
 
     def lifted(self, tokens: Tensor, places: Tensor) -> Tensor:
