@@ -44,7 +44,8 @@ class LanguageConfig:
 class Features:
     """Perception features before projection: scene [S, C], agents [A, C], map elements [M, C]; None for no block.
 
-    proposal: [6, 2] metres, the path that the ego's query proposes (see `prompt.with_proposal`); None for none.
+    proposal: [6, 2] metres, the path that the ego's query proposes (see `prompt.with_proposal`), which becomes words
+    and so stays on the CPU; None for none.
     """
 
     scene: Tensor | None
@@ -54,13 +55,14 @@ class Features:
 
     def to(self, device: torch.device | str) -> "Features":
         """The same on a device."""
-        blocks = (self.scene, self.agents, self.map_elements, self.proposal)
-        return Features(*(None if block is None else block.to(device) for block in blocks))
+        blocks = (self.scene, self.agents, self.map_elements)
+        return Features(*(None if block is None else block.to(device) for block in blocks), self.proposal)
 
     def led_by(self, egos: Tensor, proposal: Tensor | None) -> "Features":
         """The same with the ego's tokens [E, C] before those of the agents, and what they propose."""
         agents = egos if self.agents is None else torch.cat([egos, self.agents])
-        return Features(self.scene, agents, self.map_elements, proposal)
+        words = None if proposal is None else proposal.detach().cpu()
+        return Features(self.scene, agents, self.map_elements, words)
 
 
 class DrivingLanguageModel(Qwen2ForCausalLM):

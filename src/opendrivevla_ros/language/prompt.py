@@ -131,8 +131,8 @@ def history_line(fields: PromptFields) -> str:
 def user_message(fields: PromptFields, instruction: str = "") -> str:
     """The message that asks for a plan: exactly the published seven lines, or six without the past.
 
-    A driver's `instruction`, where there is one, adds a line before the last, and so does a proposal, behind it. Raises
-    InstructionError.
+    A driver's `instruction`, where there is one, adds a line before the last, and so does a proposal, behind it.
+    Raises InstructionError.
     """
     instruction = checked_text(instruction, "instruction")
     lines = [*_context_lines(fields), f"Mission goal: {GOALS[fields.command]}"]

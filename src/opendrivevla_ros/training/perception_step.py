@@ -96,7 +96,7 @@ class PerceptionLosses(nn.Module):
             return means, tokens
         egos, paths = query(views)
         plans = [labelled.plan for frames in scenes for labelled in frames]
-        led = zip(tokens, egos, paths.detach(), strict=True)
+        led = zip(tokens, egos, paths, strict=True)
         tokens = [seen.led_by(ego[None], path) for seen, ego, path in led]
         return {**means, "plan": PLAN_WEIGHT * plan_loss(paths, plans)}, tokens
 

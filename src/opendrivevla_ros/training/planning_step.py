@@ -140,4 +140,4 @@ class PlanningTraining(nn.Module):
                 perception(frame)
         output = perception(frames[-1])
         seen = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
-        return seen.led_by(output.ego_tokens, None if output.proposal is None else output.proposal.detach())
+        return seen.led_by(output.ego_tokens, output.proposal)

@@ -200,7 +200,8 @@ class OpenDriveVlaPolicy:
                 self.config.system_text, user_message(self._fields(observation), observation.command.text)
             )
             seen = self._follow(observation, deadline)
-            proposal = None if self._options.blind else seen.output.proposal
+            proposed = seen.output.proposal
+            proposal = None if proposed is None or self._options.blind else proposed.cpu()
             prompt = with_proposal(prompt, proposal)
             ids, agents = self._read(prompt, seen.output)
             features = self._features(seen.output, agents)
