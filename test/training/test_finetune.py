@@ -21,7 +21,7 @@ from training.test_loop import files_limited_to
 from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
-from opendrivevla_ros.language.prompt import chat_prompt
+from opendrivevla_ros.language.prompt import chat_prompt, with_proposal
 from opendrivevla_ros.policies.checkpoint import WEIGHTS, sha256
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.opendrivevla.model import load_config, load_model
@@ -108,7 +108,7 @@ def test_the_new_checkpoint_plans_from_the_very_prompt_that_it_learned(done: Fin
     assert plan.trajectory.xy.shape == (6, 2)
     assert policy.info.model_id == "opendrivevla-small-finetuned"
     (example,) = PlanningExamples(restored([StoredSample(sample)], tmp_path), config)
-    assert plan.prompt == chat_prompt(config.system_text, example.user)
+    assert plan.prompt == with_proposal(chat_prompt(config.system_text, example.user), policy._last.output.proposal)
     other = replace(config, heading_as_trained=not config.heading_as_trained)
     task, another = (planning_task(sample, prompt_fields(sample, one), decimals=1) for one in (config, other))
     assert (example.user, example.answer) == (task.user, task.answer)

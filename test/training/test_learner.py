@@ -65,8 +65,9 @@ def test_its_plan_does_not_depend_on_who_else_is_asked(store: DriveStore):
 
 def test_at_the_wheel_it_reads_the_recorded_truth_and_all_it_meets_is_kept(tmp_path: Path):
     learner = Learner(CONFIG)
-    torch.nn.init.zeros_(learner.plan.path.weight)
-    torch.nn.init.zeros_(learner.plan.path.bias)  # it plans to stand
+    for layer in (learner.query.plan.path, learner.query.plan.going_on[-1]):  # it plans to stand
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
     read = []
 
     class Reading(LearnerPolicy):

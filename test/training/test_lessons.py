@@ -101,13 +101,14 @@ def test_thinking_teaches_what_reads_features_and_the_layers_up_to_the_thought_a
 def test_seen_features_are_thought_about_as_they_are(tokenizer: PreTrainedTokenizerFast, school: LessonTraining):
     training = LessonTraining(school.language, tokenizer, system_text="You drive.", end_id=1)
     seen = Features(torch.randn(3, 16), torch.randn(2, 16), torch.randn(1, 16))
-    for block in vars(seen).values():
+    blocks = (seen.scene, seen.agents, seen.map_elements)
+    for block in blocks:
         block.requires_grad_()
     plan = moment().plan
     training([Lesson(replace(TURN, features=seen, answer="Yes."), [Moment(seen, plan, TASK.user)])])[
         "thinking"
     ].backward()
-    assert all((block.grad != 0).any(1).all() for block in vars(seen).values())
+    assert all((block.grad != 0).any(1).all() for block in blocks)
 
 
 def test_a_lesson_is_the_same_every_time_and_its_moments_are_not_all_one():
