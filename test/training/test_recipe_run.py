@@ -51,7 +51,7 @@ TINY = Recipe(
             "schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives", "unseen_drives"), truth=True
         ),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
-        OwnDrivesStep("own_drives", first=3, scenarios=1),
+        OwnDrivesStep("own_drives", first=25, scenarios=1),
         LanguageStep(
             "interaction",
             "interaction",
