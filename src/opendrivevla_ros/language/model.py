@@ -56,7 +56,8 @@ class Features:
     def to(self, device: torch.device | str) -> "Features":
         """The same on a device."""
         blocks = (self.scene, self.agents, self.map_elements)
-        return Features(*(None if block is None else block.to(device) for block in blocks), self.proposal)
+        scene, agents, lines = (None if block is None else block.to(device) for block in blocks)
+        return Features(scene, agents, lines, self.proposal)
 
     def led_by(self, egos: Tensor, proposal: Tensor | None) -> "Features":
         """The same with the ego's tokens [E, C] before those of the agents, and what they propose."""
