@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from opendrivevla_ros.language.system_text import SMALL_SYSTEM_TEXT
+from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.opendrivevla import config as configs
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, parse_config, save_config
+from opendrivevla_ros.policies.opendrivevla.model import empty_model
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,13 @@ from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, pa
 def test_every_preset_survives_json(preset: OpenDriveVlaConfig, tmp_path: Path) -> None:
     save_config(preset, tmp_path / "config.json")
     assert parse_config(json.loads((tmp_path / "config.json").read_text())) == preset
+
+
+def test_a_file_from_before_thoughts_and_proposals_is_of_a_model_without(tmp_path: Path) -> None:
+    save_config(configs.base(), tmp_path / "config.json")
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["thinks"], written["proposal_errors"]
+    assert parse_config(written) == configs.base()
 
 
 def test_small_has_a_short_system_text_of_its_own() -> None:
@@ -57,3 +66,18 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_key(change, message
     change(plain)
     with pytest.raises(ValueError, match=message):
         parse_config(plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proposal_errors": ((0.1, 0.2),) * 5},
+        {"proposal_errors": ((0.1, 0.2, 0.3),) * 6},
+        {"proposal_errors": ((0.1, 0.0),) * 6},
+        {"perception": replace(configs.small_perception(), ego_layers=0)},
+    ],
+    ids=["five pairs", "triples", "no error", "no query"],
+)
+def test_errors_of_proposals_that_cannot_be_are_refused(change: dict) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.proposal_errors"):
+        empty_model(replace(configs.small(300, 2), **change))

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features, LanguageConfig
+from opendrivevla_ros.language.prompt import PROPOSAL_LINE, with_proposal
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.perception.ego_query import EGO_NUMBERS
@@ -109,6 +110,16 @@ def test_seen_features_are_thought_about_as_they_are(tokenizer: PreTrainedTokeni
         "thinking"
     ].backward()
     assert all((block.grad != 0).any(1).all() for block in blocks)
+
+
+def test_a_moment_is_thought_about_with_the_proposal_beside_its_features(school: LessonTraining):
+    asking = TASK.user.replace("Planning", f"{PROPOSAL_LINE}Planning")
+    features = replace(truth(2, 3), proposal=PATH)
+    told = moment()._replace(user=asking, features=features)
+    written = moment()._replace(user=with_proposal(asking, PATH))
+    silent = moment()._replace(user=asking)
+    losses = [school([lesson(one)])["thinking"].item() for one in (told, written, silent, moment())]
+    assert losses[0] == losses[1] != losses[2] == losses[3]
 
 
 def test_a_lesson_is_the_same_every_time_and_its_moments_are_not_all_one():

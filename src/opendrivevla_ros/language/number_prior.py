@@ -5,7 +5,6 @@ probability of a digit is multiplied by the prior's, as two models of language a
 1503.03535): where one is unsure the other decides, and where the model is sure of another road it still takes it.
 """
 
-import functools
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -33,7 +32,7 @@ class NumberPrior:
                 f"scales above 0 belong to all of {self._centres.size} numbers, not {self._scales.tolist()}"
             )
         self._decimals = decimals
-        self._masses = functools.cache(self._beginnings)
+        self._masses: dict[int, dict[str, float]] = {}  # by number, of those that were come to
 
     def log_shares(self, place: "NumberPlace", options: Sequence[str]) -> Array:
         """Log probability, up to a constant, of each text that may follow where the writing of a plan stands.
@@ -41,7 +40,9 @@ class NumberPrior:
         0 for all of them where what is written has left the prior's reach. Raises ValueError for texts of several
         digits, whose shares would overlap.
         """
-        masses = self._masses(place.index)
+        if place.index not in self._masses:
+            self._masses[place.index] = self._beginnings(place.index)
+        masses = self._masses[place.index]
         total = masses.get(place.begun, 0.0)
         if total == 0.0:
             return np.zeros(len(options))

@@ -101,9 +101,9 @@ class _Look(nn.Module):
 class _PlanReader(nn.Module):
     """Reads paths: what the motion of the ego alone leads to, and what its token makes of that.
 
-    By the tokens alone, which are normalised again and again, a path was off by 0.14 m after a second, and one of
-    a network that knows nothing but the motion by 0.08 (expert's undisturbed drives, 70 scenarios that neither had
-    learned from).
+    Read from a trained query's tokens alone, which are normalised again and again, a path was off by 0.14 m after a
+    second, and one of a network that knows nothing but the motion by 0.08 (expert's undisturbed drives, 70 scenarios
+    that neither had learned from).
     """
 
     def __init__(self, width: int) -> None:

@@ -62,7 +62,8 @@ def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.
 
     Where a proposal stands in the prompt, it is as often what is to be said as what was driven (see PROPOSED). From
     what was driven alone, whose digits are seldom those proposed, 700 steps of 16 turns did not teach a small model to
-    repeat a number: its plans were off by 0.69 m where the proposals were by 0.54.
+    repeat a number: its plans were off by 0.70 m where proposals were by 0.56, and by 0.61 after 250 steps more in
+    which every plan to be said was the proposed one. Shares between were not tried.
 
     Raises TrainingError where no task fits.
     """

@@ -56,7 +56,8 @@ def save_config(config: OpenDriveVlaConfig, path: Path) -> None:
 def parse_config(data: Any) -> OpenDriveVlaConfig:
     """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
     if isinstance(data, dict):
-        data = {"thinks": False, **data}  # files from before there was this key are of models that do not think
+        # files from before there were these keys are of models that neither think nor are told a proposal
+        data = {"thinks": False, "proposal_errors": [], **data}
     return checkpoint.parse_config(POLICY, OpenDriveVlaConfig, data)
 
 
@@ -85,7 +86,7 @@ def base_7b() -> OpenDriveVlaConfig:
     return replace(base(), model_id="opendrivevla-7b", language=language)
 
 
-# Of the query that ships, on the expert's undisturbed drives in 70 scenarios that it had not learned from.
+# Of one such query, on the expert's undisturbed drives in 70 scenarios that it had not learned from.
 SMALL_PROPOSAL_ERRORS = (
     (0.008, 0.025),
     (0.026, 0.086),
