@@ -11,8 +11,13 @@ setup:
 demo: setup
 	@$(environment) && odv demo --output demo_output
 
+# What keeps time has both cores to itself; all else runs in two processes of one thread each.
+timed = test/ros test/launch test/cli test/test_setup.py
 test: setup
-	@$(environment) && python -m pytest
+	@$(environment) && status=0; \
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile test $(timed:%=--ignore=%) || status=1; \
+	python -m pytest $(timed) || status=1; \
+	exit $$status
 
 lint: setup
 	@$(environment) && ruff check . && ruff format --check . && mypy

@@ -33,6 +33,7 @@ from opendrivevla_ros.training.autovla.answers import AnswerTraining
 from opendrivevla_ros.training.autovla.card import card
 from opendrivevla_ros.training.autovla.distillation import Distillation, TaughtExamples
 from opendrivevla_ros.training.autovla.examples import PlanExamples
+from opendrivevla_ros.training.autovla.initialisation import start_from_motions
 from opendrivevla_ros.training.autovla.recipe import (
     AnswerStep,
     AutoVlaRecipe,
@@ -227,6 +228,8 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         model = AutoVlaModel(self.config())
         if before:
             model.load_state_dict(self.weights_after(before[-1]))
+        else:
+            start_from_motions(model, action_tokens(model.autovla_config, self.tokenizer(), self.codebook()))
         return model
 
     def _checkpoint(self, model: AutoVlaModel, folder: Path, *, text: str) -> Path:
