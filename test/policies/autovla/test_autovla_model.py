@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from policies.autovla.tiny import tiny_codebook, tiny_config, tiny_model, tiny_tokenizer, write_folder
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 
 from opendrivevla_ros.core.ego import Command
 from opendrivevla_ros.language.action_codebook import ActionCodebook
@@ -83,6 +84,15 @@ def test_a_prompt_with_pictures_does_not_shift_the_next_one_without() -> None:
         decoder.prefill(embeddings, positions=positions)
         decoder.prefill(text)
         assert torch.equal(decoder.step([[5]]), alone)
+
+
+def test_patches_are_embedded_as_transformers_convolves_them():
+    model = tiny_model()
+    vision, embedding = model.autovla_config.vision, model.model.visual.patch_embed
+    patches = torch.randn(7, 3 * vision.temporal_patch * vision.patch**2)
+    theirs = Qwen2_5_VisionPatchEmbed(vision.patch, vision.temporal_patch, 3, vision.hidden_size)
+    theirs.load_state_dict(embedding.state_dict())
+    torch.testing.assert_close(embedding(patches), theirs(patches))
 
 
 # ------------------------------------------------------------------ presets

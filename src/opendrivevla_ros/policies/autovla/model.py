@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from opendrivevla_ros.language.action_codebook import ActionCodebook
@@ -73,6 +74,7 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
             )
         super().__init__(described)
         self.autovla_config = config
+        self.model.visual.patch_embed = _PatchEmbedding(self.model.visual.patch_embed)
 
     def embed_prompt(self, ids: list[int], videos: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
         """Embeddings [L, hidden] of a prompt's ids with its videos in them, and rotary positions [3, L].
@@ -113,6 +115,19 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         width, height = config.image_size
         patch, times = config.vision.patch, config.frames // config.vision.temporal_patch
         return torch.tensor([(times, height // patch, width // patch)] * len(config.cameras), device=device)
+
+
+class _PatchEmbedding(nn.Module):
+    """`transformers`' own, whose 3-D convolution sees each patch alone, as the product that it is."""
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        self.proj = convolution.proj
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches [N, 3 * times * height * width] to [N, hidden]."""
+        weight = self.proj.weight.flatten(1)
+        return F.linear(patches.to(weight.dtype), weight)
 
 
 @dataclass(frozen=True)
