@@ -74,7 +74,7 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
             )
         super().__init__(described)
         self.autovla_config = config
-        self.model.visual.patch_embed = _PatchEmbedding(self.model.visual.patch_embed)
+        self.model.visual.patch_embed = _PatchEmbedding(self.model.visual.patch_embed.proj)
 
     def embed_prompt(self, ids: list[int], videos: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
         """Embeddings [L, hidden] of a prompt's ids with its videos in them, and rotary positions [3, L].
@@ -120,9 +120,9 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
 class _PatchEmbedding(nn.Module):
     """`transformers`' own, whose 3-D convolution sees each patch alone, as the product that it is."""
 
-    def __init__(self, convolution: nn.Module) -> None:
+    def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
-        self.proj = convolution.proj
+        self.proj = convolution
 
     def forward(self, patches: Tensor) -> Tensor:
         """Patches [N, 3 * times * height * width] to [N, hidden]."""
