@@ -8,8 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from policies.autovla.tiny import tiny_model, write_folder
 from training.autovla.drives import drives
 
@@ -68,6 +70,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> AutoVlaRun:
             made.run(step)
         assert made.is_done(step)
     return made
+
+
+def test_from_nothing_it_starts_with_actions_that_are_alike_where_their_motions_are(run: AutoVlaRun):
+    weights = run.weights_after(TINY.step("sight"))  # which trains the tower alone
+    table = weights["model.language_model.embed_tokens.weight"]
+    own = F.normalize(table[-len(run.codebook()) :], dim=1)  # the last of the vocabulary
+    apart = np.linalg.norm(run.codebook().contours - run.codebook().contours[0], axis=-1).mean(-1)
+    near, far = (float((own[mask] @ own[0]).mean()) for mask in ((apart > 0) & (apart < 0.3), apart > 3.0))
+    assert near > far + 0.2
 
 
 def test_every_step_leaves_weights_and_a_finite_curve(run: AutoVlaRun):
