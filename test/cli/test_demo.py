@@ -12,10 +12,12 @@ import pytest
 
 from opendrivevla_ros.cli.main import app
 from opendrivevla_ros.cli.replay import rig_of
+from opendrivevla_ros.datasets.bag_messages import deserialize, nanoseconds
 from opendrivevla_ros.datasets.bag_topics import find_input_topics
 from opendrivevla_ros.datasets.bags import BagReader
 
 Odv = Callable[..., subprocess.CompletedProcess[str]]
+INPUTS = ["/vla_node/input/odometry", "/vla_node/input/cam_back/image/compressed"]
 ROAD = ("--family", "free_road", "--seed", "29")
 
 
@@ -78,6 +80,8 @@ def test_the_demos_bag_holds_the_truth_and_can_be_replayed(drive: Drive, odv: Od
         assert bag.topics["/world_node/truth/map_elements"].latched
         assert bag.duration_s < 10
         assert bag.warnings == []
+        sent = [(entry.stamp_ns, deserialize(entry.data, entry.type)) for entry in bag.messages(INPUTS)]
+        assert all(stamp_ns == nanoseconds(message.header.stamp) for stamp_ns, message in sent)
     assert rig_of(bag_path, None)["cam_front"].width == 448
     run = odv("replay", str(bag_path), "--policy", "constant_velocity", "--output", str(tmp_path))
     assert run.returncode == 0, run.stderr

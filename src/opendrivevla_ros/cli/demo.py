@@ -22,6 +22,8 @@ from opendrivevla_ros.cli.demo_pictures import write_birds_eyes, write_gif, writ
 from opendrivevla_ros.cli.processes import Process, loopback_environment
 from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.core.rig import CAMERA_NAMES
+from opendrivevla_ros.datasets.bag_messages import deserialize, nanoseconds
+from opendrivevla_ros.datasets.bag_storage import BagMessage
 from opendrivevla_ros.datasets.bags import RIG_FILE, BagWriter
 from opendrivevla_ros.policies.registry import SHIPPED
 from opendrivevla_ros.ros import demo_guard
@@ -48,6 +50,7 @@ RECORDED = {
     **demo_guard.RECORDED,
 }
 LATCHED = ("/vla_node/input/command", STATUS, MAP)
+WORLDS = {topic for topic in RECORDED if topic not in demo_guard.RECORDED}  # sent by world_node
 
 LOADING_TIMEOUT_S = 120.0
 START_TIMEOUT_S = 30.0
@@ -231,8 +234,11 @@ def _wait_until_ready(listener: Listener, planner: Process) -> None:
 
 
 def _write_bag(path: Path, heard: Heard) -> None:
-    """One bag of what went in, what came out and what was true, by world time, with the rig beside it."""
-    messages = sorted(heard.messages, key=lambda message: message.stamp_ns)
+    """One bag of what went in, what came out and what was true, by world time, with the rig beside it.
+
+    What the world sent stands at its stamp, which is when it was sent: a busy machine hears it later.
+    """
+    messages = sorted((_when_sent(message) for message in heard.messages), key=lambda message: message.stamp_ns)
     begin_ns = next((message.stamp_ns for message in messages if message.stamp_ns), 0)
     with BagWriter(path) as bag:
         for topic in LATCHED:
@@ -240,6 +246,12 @@ def _write_bag(path: Path, heard: Heard) -> None:
         for message in messages:
             bag.write_bytes(message.topic, message.type, message.data, max(begin_ns, message.stamp_ns))
     (path / RIG_FILE).write_bytes(install_file(RIG).read_bytes())
+
+
+def _when_sent(message: BagMessage) -> BagMessage:
+    if message.topic not in WORLDS:
+        return message
+    return message._replace(stamp_ns=nanoseconds(deserialize(message.data, message.type).header.stamp))
 
 
 def _outcome(status: Any) -> str:

@@ -93,7 +93,7 @@ class Listener:
         package, kind, message_name = type_name.split("/")
         message_class = getattr(importlib.import_module(f"{package}.{kind}"), message_name)
         profile = QoSProfile(
-            depth=1 if latched else 50,
+            depth=1 if latched else 1000,  # of odometry, seconds in which a busy machine lets this process wait
             reliability=ReliabilityPolicy.RELIABLE,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
