@@ -1,17 +1,20 @@
 """What each training stage is for: the small model's stages, each left out in turn, in the manner of the paper.
 
 `python benchmarks/ablation.py runs/ablation` takes the perception and the ego's query of a checkpoint as they are,
-draws drives of the expert, and trains a language model from nothing for each row, to the same budgets, far below
-those of the recipe (see `stages`). A row leaves out one stage, or the training of the perception, or that of the
-ego's query. Then the rows plan, drive and speak on test seeds. Two rows train at a time, a core each. What is done
-is kept, and what was cut off goes on.
+draws drives of the expert that neither learned from, and trains a language model from nothing for each row, to the
+same budgets, far below those of the recipe (see `stages`). A row leaves out one stage, or the training of the
+perception, or that of the ego's query; in the last two nothing is proposed, for it would be chance. Then the rows
+plan, drive and speak on test seeds. Two rows train at a time, a core each. What is done is kept, and what was cut off
+goes on.
 """
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,19 +28,31 @@ from opendrivevla_ros.evaluation.closed_loop_runs import ClosedLoopSettings, pol
 from opendrivevla_ros.evaluation.figures import markdown_table, share
 from opendrivevla_ros.evaluation.text_metrics import evaluate_text
 from opendrivevla_ros.evaluation.world_open_loop import evaluate_open_loop
-from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, load_model
+from opendrivevla_ros.policies.checkpoint import CONFIG
+from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, save_config
+from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, load_config, load_model
 from opendrivevla_ros.training.initialisation import start_from_nothing
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
-from opendrivevla_ros.training.recipe import SPEECH, EgoStep, LanguageStep, PerceptionStep, Recipe
+from opendrivevla_ros.training.recipe import (
+    EXPERT,
+    SPEECH,
+    EgoStep,
+    LanguageStep,
+    OwnDrivesStep,
+    PerceptionStep,
+    Recipe,
+)
 from opendrivevla_ros.training.recipe_run import RecipeRun
 from opendrivevla_ros.training.step_run import WEIGHTS
 
 ALL = "all stages"
 PERCEPTION, EGO = "perception", "ego"  # steps whose weights the checkpoint has
-SCENARIOS = 1120  # of the expert's drives, the families in turn
+DRIVES = "drives"
+FIRST, SCENARIOS = 51000, 840  # of the expert's drives, the families in turn
 SCENES = 28  # of open loop and text, two of each family, as many as are driven in closed loop
 CORES = 2
+FLAT = 20.0  # metres: a prior of proposals so far off says next to nothing of the digits
 
 
 def stages(budget: float) -> tuple[LanguageStep, ...]:
@@ -63,6 +78,7 @@ def stages(budget: float) -> tuple[LanguageStep, ...]:
                 save_every=50,
             ),
             shares,
+            reads=(DRIVES,),
             truth=name == "schooling",
             moments=2,
         )
@@ -71,6 +87,13 @@ def stages(budget: float) -> tuple[LanguageStep, ...]:
 
 
 ROWS = (ALL, *(step.name for step in stages(1.0)), EGO, PERCEPTION)
+
+
+class _Unproposed(RecipeRun):
+    """A run of a model to which perception proposes nothing."""
+
+    def config(self) -> OpenDriveVlaConfig:
+        return replace(super().config(), proposal_errors=())
 
 
 class Row:
@@ -83,15 +106,19 @@ class Row:
         given = (PerceptionStep(PERCEPTION, begun, 1), EgoStep(EGO, begun))
         self._all = stages(budget)
         kept = tuple(step for step in self._all if step.name != left_out)
-        recipe = Recipe(scenarios=scenarios, validation=0, image_size=(224, 126), steps=(*given, *kept))
-        self.run = RecipeRun(recipe, output / "rows" / self.name)
+        self._drives = OwnDrivesStep(DRIVES, FIRST, scenarios, learner=EXPERT)
+        recipe = Recipe(scenarios=0, validation=0, image_size=(224, 126), steps=(self._drives, *given, *kept))
+        self._proposes = left_out not in (PERCEPTION, EGO)
+        run = RecipeRun if self._proposes else _Unproposed
+        self.run = run(recipe, output / "rows" / self.name)
 
     def prepare(self) -> None:
         """Links, the weights to begin with, and the tokens."""
         folder = self.run.folder
         folder.mkdir(parents=True, exist_ok=True)
         for kind in ("drives", "truth", "tokens"):
-            shared = self._output / ("untrained" if kind == "tokens" and self._left_out == PERCEPTION else kind)
+            unshared = kind == "tokens" and not self._proposes
+            shared = self._output / (f"{kind} without {self._left_out}" if unshared else kind)
             shared.mkdir(exist_ok=True)
             _link(folder / kind, shared)
         _link(folder / "tokenizer", self._checkpoint)
@@ -100,9 +127,9 @@ class Row:
             torch.save(self._perception(), folder / given / WEIGHTS)
         for step in self._all[: self._shared]:
             _link(folder / step.name, self._output / "rows" / ALL / step.name)
-        show_progress(f"{self.name}: drives", self.run.draw(CORES))
-        show_progress(f"{self.name}: truth", self.run.look(CORES, truth=True))
-        show_progress(f"{self.name}: tokens", self.run.look(CORES))
+        show_progress(f"{self.name}: drives", self.run.drive(self._drives, CORES))
+        show_progress(f"{self.name}: truth", self.run.look(CORES, DRIVES, truth=True))
+        show_progress(f"{self.name}: tokens", self.run.look(CORES, DRIVES))
 
     def train(self) -> None:
         """Trains what is not done, on one core, and leaves the checkpoint."""
@@ -114,11 +141,21 @@ class Row:
                 self.run.run(step)
         weights = self.run.weights_before(steps[-1]) | self.run.weights_after(steps[-1])
         self.run.save_checkpoint(weights, self.checkpoint, card=f"{self.name}\n")
+        shutil.copytree(self.checkpoint, self.by_words, dirs_exist_ok=True)
+        if self._proposes:
+            config = load_config(self.checkpoint)
+            flat = tuple((FLAT,) * len(pair) for pair in config.proposal_errors)
+            save_config(replace(config, proposal_errors=flat), self.by_words / CONFIG)
 
     @property
     def checkpoint(self) -> Path:
         """Where it is left; the folder's name stands in the figures."""
         return self._output / "checkpoints" / self.name
+
+    @property
+    def by_words(self) -> Path:
+        """Beside it, a copy that writes its plans by the words alone."""
+        return self._output / "checkpoints" / f"{self.name}, by words"
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -173,6 +210,7 @@ def train_rows(rows: list[Row]) -> None:
 def table(rows: list[Row], scenes: int) -> str:
     """Plans, drives and words of every row, as Markdown."""
     sources = {row.name: str(row.checkpoint) for row in rows}
+    by_words = [str(row.by_words) for row in rows]
     first, *others = sources.values()
     scenarios = max(1, scenes // 14)
     with Progress() as bar:
@@ -182,7 +220,7 @@ def table(rows: list[Row], scenes: int) -> str:
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         planned = evaluate_open_loop(
-            first, baselines=others, scenes=scenes, processes=CORES, progress=told("open loop")
+            first, baselines=[*others, *by_words], scenes=scenes, processes=CORES, progress=told("open loop")
         ).policies
         settings = ClosedLoopSettings(first, beside=tuple(others), scenarios=scenarios)
         drives = run_closed_loop(
@@ -192,7 +230,16 @@ def table(rows: list[Row], scenes: int) -> str:
             name: evaluate_text(source, scenes=scenes, processes=CORES, progress=told(f"text, {name}")).seeing
             for name, source in sources.items()
         }
-    header = ["", "L2, m", "plans that touch", "passed", "route driven", "BLEU-4", "right answers"]
+    header = [
+        "",
+        "L2, m",
+        "by words alone, m",
+        "plans that touch",
+        "passed",
+        "route driven",
+        "BLEU-4",
+        "right answers",
+    ]
     body = []
     for name in sources:
         driven: list[Drive] = [drive for drive in drives if drive.driver == name]
@@ -200,6 +247,7 @@ def table(rows: list[Row], scenes: int) -> str:
             [
                 name,
                 f"{planned[name].displacement.uniad.average:.2f}",
+                f"{planned[f'{name}, by words'].displacement.uniad.average:.2f}",
                 share(planned[name].collides),
                 f"{sum(drive.outcome.passed for drive in driven)} of {len(driven)}",
                 share(sum(drive.outcome.completion for drive in driven) / len(driven)),
