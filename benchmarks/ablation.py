@@ -106,8 +106,8 @@ class Row:
         given = (PerceptionStep(PERCEPTION, begun, 1), EgoStep(EGO, begun))
         self._all = stages(budget)
         kept = tuple(step for step in self._all if step.name != left_out)
-        self._drives = OwnDrivesStep(DRIVES, FIRST, scenarios, learner=EXPERT)
-        recipe = Recipe(scenarios=0, validation=0, image_size=(224, 126), steps=(self._drives, *given, *kept))
+        self._drives = OwnDrivesStep(DRIVES, FIRST, scenarios, driver=EXPERT)
+        recipe = Recipe(scenarios=0, image_size=(224, 126), steps=(self._drives, *given, *kept))
         self._proposes = left_out not in (PERCEPTION, EGO)
         run = RecipeRun if self._proposes else _Unproposed
         self.run = run(recipe, output / "rows" / self.name)

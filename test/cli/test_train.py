@@ -22,6 +22,7 @@ from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.recipe import SMALL, PerceptionStep
 from opendrivevla_ros.training.recipe_run import RecipeRun
+from opendrivevla_ros.training.times import read_times
 
 
 def said(*arguments: str) -> tuple[int, str]:
@@ -32,7 +33,7 @@ def said(*arguments: str) -> tuple[int, str]:
 def test_an_unknown_stage_is_refused_with_those_that_there_are(tmp_path: Path):
     code, output = said("warp", "--output", str(tmp_path))
     assert code == 1
-    assert "unknown stage 'warp'; the recipe's are, in their order, expert_drives, learner, " in output
+    assert "unknown stage 'warp'; the recipe's are, in their order, expert_drives, held_out_drives, " in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,7 +46,7 @@ def test_an_unknown_preset_is_refused(tmp_path: Path):
 def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
     steps = (PerceptionStep("perception", two_steps, 2),)
-    tiny = replace(SMALL, scenarios=1, validation=1, steps=steps)
+    tiny = replace(SMALL, scenarios=1, steps=steps)
     monkeypatch.setattr(recipe, "SMALL", tiny)
     monkeypatch.setattr(train, "_launch", lambda stage, output, *_: RecipeRun(tiny, output).run(tiny.step(stage)))
     build_small_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
@@ -53,6 +54,7 @@ def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch:
     assert code == 0, output
     assert "perception: 2 steps in" in output
     assert [row["step"] for row in read_metrics(tmp_path / "perception")] == [1, 2]
+    assert list(read_times(tmp_path)) == ["drives", "perception"]
     code, output = said("perception", "--output", str(tmp_path), "--processes", "1")
     assert code == 0
     assert "perception: done before" in output
@@ -77,7 +79,7 @@ def test_autovla_trains_a_stage_by_its_own_recipe_and_is_done_the_second_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
-    tiny = AutoVlaRecipe(8, 1, (224, 126), (AnswerStep("answers", two_steps),))
+    tiny = AutoVlaRecipe(8, (224, 126), (AnswerStep("answers", two_steps),))
     monkeypatch.setitem(autovla_recipe.RECIPES, "autovla-small", tiny)
     launched: list[list[str]] = []
 
@@ -103,7 +105,7 @@ def test_autovla_trains_a_stage_by_its_own_recipe_and_is_done_the_second_time(
 
 def test_a_teacher_plans_before_a_stage_that_it_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
-    tiny = AutoVlaRecipe(8, 1, (112, 63), (AnswerStep("answers", two_steps),))
+    tiny = AutoVlaRecipe(8, (112, 63), (AnswerStep("answers", two_steps),))
     monkeypatch.setitem(autovla_recipe.RECIPES, "autovla-small", tiny)
     teacher = write_folder(tmp_path / "teacher", tiny_model())
     launched: list[list[str]] = []

@@ -11,12 +11,12 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small_perception
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
-from opendrivevla_ros.training.ego_step import EgoTraining, query_of, with_ego_tokens
+from opendrivevla_ros.training.ego_step import EgoPolicy, EgoTraining, proposal_errors, query_of, with_ego_tokens
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.seen_tokens import see
-from opendrivevla_ros.training.world_drives import eyes_of, scenario_of, stretches
+from opendrivevla_ros.training.world_drives import eyes_of, stretches
 from opendrivevla_ros.world.seeds import Split
 
 PERCEPTION = small_perception()
@@ -101,11 +101,33 @@ def test_its_drives_are_drawn_from_its_weights(tmp_path: Path):
     torch.save(EgoTraining(network()).state_dict(), weights := tmp_path / "weights.pt")
     folder = tmp_path / "own"
     size = PERCEPTION.image_size
-    families = (scenario_of(4, Split.TRAIN)[0],)  # and so 4 alone of 3 to 5
-    shares = draw_own_drives(
-        folder, weights, first=3, scenarios=3, image_size=size, processes=1, stage="ego", families=families
-    )
+    shares = draw_own_drives(folder, weights, [4], image_size=size, processes=1)
     assert list(shares) == [0.0, 1.0]
     (name,), (length,) = DriveStore(folder).names, DriveStore(folder).lengths
     assert name.startswith("own000004")
     assert length > 1
+
+
+def test_at_the_wheel_it_forgets_the_drive_before(stretch: list[StoredSample]):
+    policy = EgoPolicy(EgoTraining(network()))
+    first, second = (stored.sample.observation for stored in stretch[:2])
+    fresh = policy.plan(first).trajectory.xy
+    policy.plan(second)
+    policy.reset()
+    torch.testing.assert_close(policy.plan(first).trajectory.xy, fresh)
+
+
+def test_proposals_that_are_never_off_leave_a_prior_some_doubt(stretch: list[StoredSample]):
+    perception = network()
+    (sample, *_) = see(perception, CONFIG, stretch[:1])
+    (told,) = with_ego_tokens([sample], query_of(perception))
+    assert told.plan is not None
+    assert told.features.proposal is not None
+    right = replace(sample, plan=replace(told.plan, path=told.features.proposal))
+    off = replace(sample, plan=replace(told.plan, path=told.features.proposal + torch.tensor([0.5, -2.0])))
+    query = query_of(perception)
+    assert proposal_errors([right], query) == ((0.001, 0.001),) * 6
+    assert proposal_errors([right, off, replace(off, plan=None)], query) == ((0.25, 1.0),) * 6
+    unknown = replace(off, plan=replace(told.plan, known=torch.zeros(6, dtype=torch.bool)))
+    with pytest.raises(TrainingError, match="none of 1 samples has a known future"):
+        proposal_errors([unknown], query)

@@ -4,26 +4,29 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
+from opendrivevla_ros.policies.opendrivevla.model import load_config
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training import recipe_run
+from opendrivevla_ros.training.ego_step import load_ego_training, query_of, with_ego_tokens
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.recipe import (
+    EXPERT,
+    HELD_OUT,
     SMALL,
     TRAIN,
     EgoStep,
     LanguageStep,
-    LearnerStep,
     OwnDrivesStep,
     PerceptionStep,
     PlanningStep,
@@ -31,25 +34,24 @@ from opendrivevla_ros.training.recipe import (
 )
 from opendrivevla_ros.training.recipe_run import RecipeRun
 from opendrivevla_ros.training.run_state import load_state
+from opendrivevla_ros.training.seen_tokens import load_tokens
 from opendrivevla_ros.training.stages import STAGES
+from opendrivevla_ros.training.step_run import WEIGHTS
+from opendrivevla_ros.training.times import TIMES_FILE
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
-ALL_DRIVES = (TRAIN, "learner_drives", "ego_drives", "own_drives")
+ALL_DRIVES = (TRAIN, "expert_drives", "ego_drives", "own_drives")
 TINY = Recipe(
     scenarios=2,
-    validation=1,
     image_size=(224, 126),
     steps=(
-        LearnerStep("learner", TWO_STEPS),
-        OwnDrivesStep("learner_drives", first=2, scenarios=1, learner="learner"),
-        OwnDrivesStep("unseen_drives", first=5, scenarios=1, learner="learner", pictures=False),
+        OwnDrivesStep("expert_drives", first=2, scenarios=1, driver=EXPERT),
+        OwnDrivesStep(HELD_OUT, first=4, scenarios=2, driver=EXPERT, families=("junction_straight",)),
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
-        EgoStep("ego", TWO_STEPS, reads=(TRAIN, "learner_drives")),
-        OwnDrivesStep("ego_drives", first=14, scenarios=1, learner="ego"),
-        LanguageStep(
-            "schooling", "schooling", TWO_STEPS, reads=(TRAIN, "learner_drives", "unseen_drives"), truth=True
-        ),
+        EgoStep("ego", TWO_STEPS, reads=(TRAIN, "expert_drives")),
+        OwnDrivesStep("ego_drives", first=14, scenarios=1, driver="ego"),
+        LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRAIN, "expert_drives"), truth=True),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
         OwnDrivesStep("own_drives", first=25, scenarios=1),
         LanguageStep(
@@ -72,12 +74,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     made = RecipeRun(TINY, folder)
     assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
     for step in TINY.steps:
-        for kind in step.reads if isinstance(step, EgoStep | LanguageStep | LearnerStep) else ():
+        for kind in step.reads if isinstance(step, EgoStep | LanguageStep) else ():
             assert list(made.look(1, kind, truth=step.truth))[-1] == pytest.approx(1.0)
         if isinstance(step, OwnDrivesStep):
             assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
         else:
             made.run(step)
+    assert list(made.look(1, HELD_OUT))[-1] == pytest.approx(1.0)
     return made
 
 
@@ -91,8 +94,6 @@ def test_every_step_leaves_weights_and_a_finite_curve(run: RecipeRun):
 def test_a_step_changes_what_its_stage_trains_and_nothing_else(run: RecipeRun):
     before: dict[str, torch.Tensor] = {}
     for step in TINY.training_steps:
-        if isinstance(step, LearnerStep):
-            continue
         after = run.weights_after(step)
         learned = {name for name in before.keys() & after if not torch.equal(before[name], after[name])}
         of_the_model = {name for name in learned if name.startswith(("perception.", "language."))}
@@ -105,12 +106,26 @@ def test_a_step_changes_what_its_stage_trains_and_nothing_else(run: RecipeRun):
         before |= after
 
 
-def test_nothing_of_the_learner_is_in_the_checkpoint_or_passed_on(run: RecipeRun):
-    own = set(run.weights_after(run.recipe.training_step("learner")))
-    assert own
-    assert not own & set(run.weights_before(run.recipe.step("perception")))
-    with pytest.raises(TrainingError, match="learner_drives drives and trains nothing"):
-        run.recipe.training_step("learner_drives")
+def test_a_step_that_drives_trains_nothing(run: RecipeRun):
+    with pytest.raises(TrainingError, match="ego_drives drives and trains nothing"):
+        run.recipe.training_step("ego_drives")
+
+
+def test_a_step_drives_the_scenarios_of_its_families_alone(run: RecipeRun):
+    held_out = run.recipe.step(HELD_OUT)
+    assert isinstance(held_out, OwnDrivesStep)
+    assert len(held_out.numbers) == 1
+    assert [name.split("-")[0] for name in run.drives(HELD_OUT).names] == [f"own{held_out.numbers[0]:06d}"]
+
+
+def test_the_checkpoint_tells_how_far_off_its_proposals_were_where_nothing_learned(run: RecipeRun):
+    weights = torch.load(run.folder / "planning" / WEIGHTS, weights_only=True)
+    training = load_ego_training(run.folder / "ego" / WEIGHTS, run.config().perception)
+    training.load_state_dict({name: weights.get(name, value) for name, value in training.state_dict().items()})
+    told = with_ego_tokens(load_tokens(run.folder / "tokens" / HELD_OUT), query_of(training.perception))
+    known = [one for one in told if one.plan is not None and one.plan.known.all()]
+    off = np.mean([np.abs(one.features.proposal - one.plan.path) for one in known], axis=0)
+    np.testing.assert_allclose(load_config(run.export()).proposal_errors, off, atol=6e-4)
 
 
 def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):
@@ -118,40 +133,44 @@ def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):
     assert "2 scenarios" in (folder / "README.md").read_text()
     assert (folder / "model.safetensors").stat().st_size < 16e6
     policy = load_policy(folder)
-    observation = run.drives("validation").read(0)[0].sample.observation
+    observation = run.drives(HELD_OUT).read(0)[0].sample.observation
     plan = policy.plan(observation)
     assert plan.trajectory.xy.shape == (6, 2)
     assert policy.info.trained
 
 
 def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
+    (run.folder / TIMES_FILE).write_text("planning,5400.0\n")
     text = (run.export() / "README.md").read_text()
-    assert "| learner | learner | truth of train | 2 |" in text
+    assert "- expert_drives: 1 drives of the expert, undisturbed, " in text
+    assert "- ego_drives: 1 drives of ego, " in text
+    assert "- own_drives: 1 drives of the policy before it, " in text
+    assert "- Time: 1.5 hours by the clock: planning 1.5." in text
     assert "| sequences | perception | clips of 3 frames | 2 |" in text
-    assert "| ego | ego | tokens of train, learner_drives | 2 |" in text
+    assert "| ego | ego | tokens of train, expert_drives | 2 |" in text
     told = "7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn"
-    assert f"| truth of train, learner_drives, unseen_drives; {told} |" in text
-    assert "| tokens of train, learner_drives, ego_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
+    assert f"| truth of train, expert_drives; {told} |" in text
+    assert "| tokens of train, expert_drives, ego_drives, own_drives; 1 agent, 0.1 plan; 4 moments a turn |" in text
 
 
 def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRun, tmp_path: Path):
-    for name in ("truth", "tokenizer"):
+    for name in ("tokens", "tokenizer", "sequences", "perception"):
         shutil.copytree(run.folder / name, tmp_path / name)
     script = tmp_path / "together.py"
     script.write_text(
         "from pathlib import Path\n"
         "from training.test_recipe_run import TINY\n"
         "from opendrivevla_ros.training.recipe_run import RecipeRun\n"
-        "RecipeRun(TINY, Path(__file__).parent).run(TINY.training_step('learner'))\n"
+        "RecipeRun(TINY, Path(__file__).parent).run(TINY.training_step('ego'))\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
-    state = load_state(tmp_path / "learner")
+    state = load_state(tmp_path / "ego")
     assert state is not None
     assert (state.settings["processes"], state.settings["batch_size"]) == (2, 1)
-    assert len(list((tmp_path / "learner" / "tensorboard").iterdir())) == 1
-    assert [row["step"] for row in read_metrics(tmp_path / "learner")] == [1, 2]
+    assert len(list((tmp_path / "ego" / "tensorboard").iterdir())) == 1
+    assert [row["step"] for row in read_metrics(tmp_path / "ego")] == [1, 2]
 
 
 def test_recorded_drives_are_learned_from_without_anybody_driving():
@@ -184,16 +203,6 @@ def test_a_recipe_without_a_stage_has_the_others_in_their_order():
         SMALL.without(["warp"])
 
 
-def test_a_step_that_sees_cannot_read_drives_without_pictures():
-    unseen = OwnDrivesStep("unseen_drives", first=2, scenarios=1, learner="learner", pictures=False)
-    seeing = LanguageStep("driving", "instruction", TWO_STEPS, reads=(TRAIN, "unseen_drives"))
-    with pytest.raises(
-        TrainingError, match="driving sees, but unseen_drives has no pictures; only steps of the truth"
-    ):
-        replace(TINY, steps=(*TINY.steps, unseen, seeing))
-    assert replace(TINY, steps=(*TINY.steps, unseen, replace(seeing, truth=True))).steps[-2] is unseen
-
-
 @pytest.mark.parametrize("step", ["ego", "schooling"])
 def test_what_starts_from_nothing_learns_by_muon(run: RecipeRun, step: str):
     state = load_state(run.folder / step)
@@ -206,7 +215,7 @@ def test_an_unknown_stage_is_named_with_those_that_there_are():
         SMALL.step("warp")
 
 
-@pytest.mark.parametrize("driven", ["learner_drives", "unseen_drives", "ego_drives", "own_drives"])
+@pytest.mark.parametrize("driven", ["expert_drives", "ego_drives", "own_drives"])
 def test_own_drives_are_what_was_met_with_the_experts_answers(run: RecipeRun, driven: str):
     (stretch,) = [run.drives(driven).read(index) for index in range(len(run.drives(driven).names))]
     times = [stored.sample.observation.stamp_ns for stored in stretch]

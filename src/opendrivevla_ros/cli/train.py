@@ -134,26 +134,31 @@ def _scenes(
 def _make(
     run: "RecipeRun", steps: Iterable["Step"], source: Iterator[float] | None, processes: int, *, everything: bool
 ) -> None:
-    from opendrivevla_ros.training.recipe import SMALL, EgoStep, LanguageStep, LearnerStep, OwnDrivesStep
+    from opendrivevla_ros.training.recipe import HELD_OUT, SMALL, EgoStep, LanguageStep, OwnDrivesStep
+    from opendrivevla_ros.training.times import timed
 
-    show_progress("drives", run.draw(processes) if source is None else source)
+    with timed(run.folder, "drives"):
+        show_progress("drives", run.draw(processes) if source is None else source)
     console.print("tokenizer")
     run.tokenizer()
     for step in steps:
         if run.is_done(step):
             console.print(f"{step.name}: done before")
             continue
-        if isinstance(step, OwnDrivesStep):
-            show_progress(step.name, run.drive(step, processes))
-            continue
-        if isinstance(step, EgoStep | LanguageStep | LearnerStep):
-            for kind in step.reads:
-                show_progress("look at the drives", run.look(processes, kind, truth=step.truth))
-        console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
-        kept = [other.name for other in run.recipe.steps]
-        left_out = [other.name for other in SMALL.steps if other.name not in kept]
-        _launch(step.name, run.folder, left_out, processes)
+        with timed(run.folder, step.name):
+            if isinstance(step, OwnDrivesStep):
+                show_progress(step.name, run.drive(step, processes))
+                continue
+            if isinstance(step, EgoStep | LanguageStep):
+                for kind in step.reads:
+                    show_progress("look at the drives", run.look(processes, kind, truth=step.truth))
+            console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
+            kept = [other.name for other in run.recipe.steps]
+            left_out = [other.name for other in SMALL.steps if other.name not in kept]
+            _launch(step.name, run.folder, left_out, processes)
     if everything:
+        if HELD_OUT in [step.name for step in run.recipe.steps]:
+            show_progress(f"look at {HELD_OUT}", run.look(processes, HELD_OUT))
         console.print(f"checkpoint in {run.export()}")
 
 
@@ -172,10 +177,7 @@ def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> N
     count = SMALL.scenarios
     drawn = draw_drives(disturbed, scenarios=count, split=Split.TRAIN, image_size=None, processes=processes)
     show_progress("drives", (done / count for done in drawn))
-    first, scenarios = EXPERT_DRIVES.first, EXPERT_DRIVES.scenarios
-    drawing = draw_own_drives(
-        undisturbed, None, first=first, scenarios=scenarios, image_size=None, processes=processes
-    )
+    drawing = draw_own_drives(undisturbed, None, EXPERT_DRIVES.numbers, image_size=None, processes=processes)
     show_progress(EXPERT_DRIVES.name, drawing)
     samples = [sample for folder in (disturbed, undisturbed) for sample in ego_samples(DriveStore(folder))]
     loss = train_ego_state(samples, output / "checkpoint")

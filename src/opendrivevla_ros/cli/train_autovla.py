@@ -33,6 +33,7 @@ def train_autovla(
     from opendrivevla_ros.training.autovla.recipe import RECIPES, DistillationStep
     from opendrivevla_ros.training.autovla.run import AutoVlaRun
     from opendrivevla_ros.training.recipe import OwnDrivesStep
+    from opendrivevla_ros.training.times import timed
 
     whole = RECIPES[preset]
     if teacher is not None:
@@ -46,7 +47,8 @@ def train_autovla(
                 run.run(trained)
         return
     count = processes or default_processes()
-    show_progress("drives", run.draw(count) if source is None else source(run))
+    with timed(output, "drives"):
+        show_progress("drives", run.draw(count) if source is None else source(run))
     console.print("tokenizer")
     run.tokenizer()
     kept = [step.name for step in recipe.steps]
@@ -57,9 +59,11 @@ def train_autovla(
     for step in steps:
         if run.is_done(step):
             console.print(f"{step.name}: done before")
-        elif isinstance(step, OwnDrivesStep):
-            show_progress(step.name, run.drive(step, count))
-        else:
+            continue
+        with timed(output, step.name):
+            if isinstance(step, OwnDrivesStep):
+                show_progress(step.name, run.drive(step, count))
+                continue
             if isinstance(step, DistillationStep):
                 show_progress("the teacher plans", run.plan(step, count))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")

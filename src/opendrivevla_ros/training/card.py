@@ -7,14 +7,18 @@ from importlib.metadata import version
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.training.recipe import (
+    EXPERT,
+    TRAIN,
     EgoStep,
     LanguageStep,
-    LearnerStep,
+    OwnDrivesStep,
     PerceptionStep,
     PlanningStep,
     Recipe,
+    Step,
     TrainingStep,
 )
+from opendrivevla_ros.training.times import told
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "panda3d")
 HOW_IT_DRIVES = (  # the last lines of a card, between whose marks an evaluation writes
@@ -47,8 +51,19 @@ def data_hash(store: DriveStore) -> str:
     return digest.hexdigest()
 
 
-def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: DriveStore) -> str:
-    """The card's text, in Markdown."""
+def card(
+    recipe: Recipe,
+    steps: Sequence[StepFigures],
+    *,
+    model_id: str,
+    drives: Mapping[str, DriveStore],
+    times: Mapping[str, float],
+) -> str:
+    """The card's text, in Markdown.
+
+    drives: of the training scenarios and of every step that drives, by name. times: see `read_times`.
+    """
+    data = drives[TRAIN]
     rows = []
     for one in steps:
         loop, losses = one.step.loop, f"{one.first_loss:.3f} | {one.last_loss:.3f}"
@@ -69,6 +84,13 @@ def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: D
             "",
             f"- Data: {len(data.names)} stretches of {recipe.scenarios} scenarios, {sum(data.lengths)} samples, on"
             f" training seeds alone; SHA-256 of the drives {data_hash(data)}.",
+            *(
+                f"- {name}: {len(store.names)} drives of {_driver(recipe.step(name))}, {sum(store.lengths)} samples;"
+                f" {data_hash(store)}."
+                for name, store in drives.items()
+                if name != TRAIN
+            ),
+            f"- Time: {told(times)}.",
             f"- Seed: {recipe.seed}. Pictures: {recipe.image_size[0]}x{recipe.image_size[1]}.",
             f"- Versions: {versions}.",
             "",
@@ -81,6 +103,11 @@ def card(recipe: Recipe, steps: Sequence[StepFigures], *, model_id: str, data: D
     )
 
 
+def _driver(step: Step) -> str:
+    assert isinstance(step, OwnDrivesStep)
+    return {EXPERT: "the expert, undisturbed", None: "the policy before it"}.get(step.driver, str(step.driver))
+
+
 def _taught_by(step: TrainingStep) -> str:
     """In words: which drives, how they are read, and what is asked about them."""
     match step:
@@ -88,8 +115,6 @@ def _taught_by(step: TrainingStep) -> str:
             return f"clips of {step.frames} frames"
         case PlanningStep():
             return f"clips of {step.frames} frames; {_shares(step.shares)}"
-        case LearnerStep():
-            return f"truth of {', '.join(step.reads)}"
         case EgoStep():
             return f"tokens of {', '.join(step.reads)}"
         case LanguageStep():

@@ -28,6 +28,7 @@ from opendrivevla_ros.training.moments import Moment
 from opendrivevla_ros.training.token_reader import plan_loss
 
 BATCH = 256
+LEAST_ERROR = 0.001  # metres: a prior must leave some doubt
 
 
 class EgoTraining(nn.Module):
@@ -84,6 +85,18 @@ def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[Sp
     return found
 
 
+def proposal_errors(samples: Sequence[SpokenSample], query: EgoQuery) -> tuple[tuple[float, ...], ...]:
+    """Mean absolute error [6][2] of the paths that a query proposes, metres.
+
+    Raises TrainingError where no sample's plan is known to its end.
+    """
+    told = [one for one in with_ego_tokens(samples, query) if one.plan is not None and bool(one.plan.known.all())]
+    if not told:
+        raise TrainingError(f"none of {len(samples)} samples has a known future; draw or record longer drives")
+    off = torch.stack([(one.features.proposal - one.plan.path).abs() for one in told]).mean(0)  # type: ignore[union-attr, operator]
+    return tuple(tuple(round(max(error, LEAST_ERROR), 3) for error in pair) for pair in off.tolist())
+
+
 class EgoPolicy(WordlessPolicy):
     """Perception and the ego's query at the wheel, without words."""
 
@@ -93,6 +106,10 @@ class EgoPolicy(WordlessPolicy):
     def __init__(self, training: EgoTraining) -> None:
         super().__init__()
         self._training = training.eval()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was seen."""
         self._origin: Array | None = None
         self._training.perception.reset()
 

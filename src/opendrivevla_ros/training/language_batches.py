@@ -180,7 +180,7 @@ class FirstThought(nn.Module):
         """The error of the points, metres, see `plan_error`; 0 where no answer is a trajectory.
 
         In metres, and not in tens of them, it weighs more than the words: counted once, a plan was thought with 0.83 m
-        of error after 460,000 moments, where the learner of 384,000, which has no words, had 0.56.
+        of error after 460,000 moments, where a network without words had 0.56 after 384,000.
         """
         return self.error(states, batch.asked, batch.points, batch.has_points)
 

@@ -4,6 +4,7 @@ A step that is done is not run again, and one that was cut off goes on where its
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, sm
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
 from opendrivevla_ros.training.card import StepFigures, card
 from opendrivevla_ros.training.corpus import world_corpus
-from opendrivevla_ros.training.ego_step import EgoTraining, query_of, with_ego_tokens
+from opendrivevla_ros.training.ego_step import EgoTraining, proposal_errors, query_of, with_ego_tokens
 from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
 from opendrivevla_ros.training.language_data import SeenTurns
-from opendrivevla_ros.training.learner import Learner
 from opendrivevla_ros.training.lessons import Lessons, LessonTraining
 from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.metrics import first_and_last, read_metrics
@@ -32,10 +32,10 @@ from opendrivevla_ros.training.own_drives import draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
     EXPERT,
+    HELD_OUT,
     TRAIN,
     EgoStep,
     LanguageStep,
-    LearnerStep,
     OwnDrivesStep,
     PerceptionStep,
     PlanningStep,
@@ -46,6 +46,7 @@ from opendrivevla_ros.training.recipe import (
 from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
 from opendrivevla_ros.training.step_run import WEIGHTS, StepRun
+from opendrivevla_ros.training.times import read_times
 
 
 class RecipeRun(StepRun[Recipe]):
@@ -82,24 +83,19 @@ class RecipeRun(StepRun[Recipe]):
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the driver of a step drive; yields the share that is done."""
         driver: Path | None = None
-        stage_of_driver = None
-        if step.learner is None:
+        if step.driver is None:
             driver = self.save_checkpoint(
                 self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n"
             )
-        elif step.learner != EXPERT:
-            learned = self.recipe.training_step(step.learner)
-            self.weights_after(learned)
-            driver, stage_of_driver = self.folder / step.learner / WEIGHTS, learned.stage
+        elif step.driver != EXPERT:
+            self.weights_after(self.recipe.training_step(step.driver))
+            driver = self.folder / step.driver / WEIGHTS
         yield from draw_own_drives(
             self.folder / "drives" / step.name,
             driver,
-            first=step.first,
-            scenarios=step.scenarios,
-            image_size=self.recipe.image_size if step.pictures else None,
+            step.numbers,
+            image_size=self.recipe.image_size,
             processes=processes,
-            stage=stage_of_driver,
-            families=step.families,
         )
 
     def _features(self, kind: str, truth: bool) -> Path:
@@ -108,13 +104,12 @@ class RecipeRun(StepRun[Recipe]):
     def weights_before(self, step: Step) -> dict[str, Tensor]:
         """All parts as the training before has left them. Raises TrainingError where that is not done.
 
-        Perception needs nothing of a learner, and who learns from the truth no perception: they can be trained at the
-        same time.
+        Who learns from the truth needs no perception: they can be trained at the same time.
         """
         from_truth = isinstance(step, LanguageStep) and step.truth
         weights: dict[str, Tensor] = {}
         for other in self.recipe.training_before(step):
-            if not (isinstance(other, LearnerStep) or (from_truth and isinstance(other, PerceptionStep | EgoStep))):
+            if not (from_truth and isinstance(other, PerceptionStep | EgoStep)):
                 weights |= self.weights_after(other)
         return weights
 
@@ -136,8 +131,6 @@ class RecipeRun(StepRun[Recipe]):
 
     def _groups(self, step: TrainingStep, model: OpenDriveVlaModel, training: nn.Module) -> list[dict[str, Any]]:
         """Groups of parameters: what the step's stage trains of the model, and what only training has."""
-        if isinstance(step, LearnerStep):
-            return [{"params": list(training.parameters())}]
         groups = prepare(model, stage(step.stage), weight_decay=step.loop.weight_decay)
         of_the_model = {id(parameter) for parameter in model.parameters()}
         groups[0]["params"] += [own for own in training.parameters() if id(own) not in of_the_model]
@@ -146,17 +139,33 @@ class RecipeRun(StepRun[Recipe]):
         return groups
 
     def export(self) -> Path:
-        """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it."""
+        """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it.
+
+        Its `proposal_errors` are those on the held-out drives, where the recipe has them; they must have been seen.
+        """
         recipe, config = self.recipe, self.config()
         steps = recipe.training_steps
         figures = [self._figures(step) for step in steps]
-        text = card(recipe, figures, model_id=config.model_id, data=self.drives())
+        driven = [step.name for step in recipe.steps if isinstance(step, OwnDrivesStep)]
+        drives = {kind: self.drives(kind) for kind in (TRAIN, *driven)}
+        text = card(recipe, figures, model_id=config.model_id, drives=drives, times=read_times(self.folder))
         weights = self.weights_before(steps[-1]) | self.weights_after(steps[-1])
-        return self.save_checkpoint(weights, self.folder / "checkpoint", card=text)
+        if HELD_OUT in driven:
+            config = replace(config, proposal_errors=self._proposal_errors(weights))
+        return self.save_checkpoint(weights, self.folder / "checkpoint", card=text, config=config)
 
-    def save_checkpoint(self, weights: dict[str, Tensor], folder: Path, *, card: str) -> Path:
-        """Writes a model of these weights with the tokenizer into a folder; returns it."""
+    def _proposal_errors(self, weights: dict[str, Tensor]) -> tuple[tuple[float, ...], ...]:
+        """Mean absolute error [6][2] of what the ego's query proposes on the held-out drives, metres."""
         model = OpenDriveVlaModel(self.config())
+        model.load_state_dict(_common(weights, model.state_dict()))
+        seen = load_tokens(self._features(HELD_OUT, truth=False))
+        return proposal_errors(seen, query_of(model.perception))
+
+    def save_checkpoint(
+        self, weights: dict[str, Tensor], folder: Path, *, card: str, config: OpenDriveVlaConfig | None = None
+    ) -> Path:
+        """Writes a model of these weights, and of this configuration if not the run's, with the tokenizer."""
+        model = OpenDriveVlaModel(config or self.config())
         model.load_state_dict(_common(weights, model.state_dict()))
         save_model(model.bfloat16(), folder, card=card)
         self.tokenizer().save_pretrained(str(folder))
@@ -175,8 +184,6 @@ class RecipeRun(StepRun[Recipe]):
             clips = SpokenClips(self.drives(), config, step.frames, step.shares)
             return EndToEndTraining(model, self.tokenizer()), clips
         seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, step.truth))]
-        if isinstance(step, LearnerStep):
-            return Learner(config.perception), Moments(seen)
         if isinstance(step, EgoStep):
             return EgoTraining(model.perception), Moments(seen)
         if not step.truth:

@@ -13,7 +13,8 @@ from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep, RecipeT
 from opendrivevla_ros.training.scene_drives import store_scenes
-from opendrivevla_ros.training.world_drives import draw_splits
+from opendrivevla_ros.training.world_drives import draw_drives
+from opendrivevla_ros.world.seeds import Split
 
 WEIGHTS = "weights.pt"
 
@@ -25,7 +26,7 @@ class StepRun(Generic[RecipeT]):
         self.recipe, self.folder = recipe, folder
 
     def drives(self, kind: str = TRAIN) -> DriveStore:
-        """The drives of a split, or those of the step of that name."""
+        """The drives of training scenarios, or those of the step of that name."""
         return DriveStore(self.folder / "drives" / kind)
 
     def take(self, scenes: NuScenesScenes, instructions: Iterable[Instruction]) -> Iterator[float]:
@@ -34,18 +35,20 @@ class StepRun(Generic[RecipeT]):
 
     def draw(self, processes: int) -> Iterator[float]:
         """Draws the drives that are not there; yields the share that is."""
-        return draw_splits(
-            self.folder / "drives",
-            scenarios=self.recipe.scenarios,
-            validation=self.recipe.validation,
+        count = self.recipe.scenarios
+        drawn = draw_drives(
+            self.drives().folder,
+            scenarios=count,
+            split=Split.TRAIN,
             image_size=self.recipe.image_size,
             processes=processes,
         )
+        return (done / count for done in drawn)
 
     def is_done(self, step: Any) -> bool:
         """Whether a step of the recipe has left its weights, or its drives."""
         if isinstance(step, OwnDrivesStep):
-            return len(self.drives(step.name).names) >= step.scenarios
+            return len(self.drives(step.name).names) == len(step.numbers)
         return (self.folder / step.name / WEIGHTS).is_file()
 
     def weights_after(self, step: Any) -> dict[str, Tensor]:

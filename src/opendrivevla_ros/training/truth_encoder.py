@@ -16,7 +16,7 @@ class TruthEncoder(nn.Module):
     """True agents and lines (see `language_samples.true_features`) to features of the width that perception gives.
 
     Coordinates come as waves as well (`Waves`). A lane is kept by decimetres, a hundredth of the perceived range,
-    which numbers tell only after long training: of 42 drives by the truth, a learner of 384,000 moments without waves
+    which numbers tell only after long training: of 42 drives by the truth, a network of 384,000 moments without waves
     ended 11 off the road or out of its lane and passed 26, one of 128,000 moments with them 8 and 30.
     """
 

@@ -53,22 +53,6 @@ def draw_drives(
             yield scenarios - len(wanted) + count
 
 
-def draw_splits(
-    folder: Path, *, scenarios: int, validation: int, image_size: tuple[int, int], processes: int
-) -> Iterator[float]:
-    """Draws those drives of both splits that are not there, each into a folder of its own; yields the share that is.
-
-    scenarios: of the training split; validation: of that.
-    """
-    counts = ((Split.VALIDATION, validation), (Split.TRAIN, scenarios))
-    total, before = sum(count for _, count in counts), 0
-    for split, count in counts:
-        own = folder / split.name.lower()
-        for done in draw_drives(own, scenarios=count, split=split, image_size=image_size, processes=processes):
-            yield (before + done) / total
-        before += count
-
-
 def scenario_of(number: int, split: Split) -> tuple[str, int]:
     """Family and seed of scenario `number` of a split: the families take turns."""
     return FAMILIES[number % len(FAMILIES)], seed_of(split, number // len(FAMILIES))

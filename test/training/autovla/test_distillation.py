@@ -44,7 +44,7 @@ STEP = DistillationStep("taught_answers", LOOP, reasoning_weight=4.0)
 
 
 def recipe(step: AnswerStep = STEP) -> AutoVlaRecipe:
-    return AutoVlaRecipe(scenarios=1, validation=1, image_size=(112, 63), steps=(step,))
+    return AutoVlaRecipe(scenarios=1, image_size=(112, 63), steps=(step,))
 
 
 def unasked(sample: StoredSample, plan: Trajectory) -> float:

@@ -39,7 +39,6 @@ TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps
 GRPO = GrpoSettings(group=2, most_thought=6, rank=0)
 TINY = AutoVlaRecipe(
     scenarios=8,
-    validation=1,
     image_size=(224, 126),
     steps=(
         SightStep("sight", TWO_STEPS),
@@ -91,7 +90,7 @@ def test_every_step_leaves_weights_and_a_finite_curve(run: AutoVlaRun):
 def test_the_checkpoint_plans_and_says_how_it_was_made(run: AutoVlaRun):
     folder = run.export()
     policy = load_policy(folder, samples=0)
-    plan = policy.plan(run.drives("validation").read(0)[0].sample.observation)
+    plan = policy.plan(run.drives("own_drives").read(0)[0].sample.observation)
     assert plan.trajectory.xy.shape == (10, 2)
     assert policy.info.trained
     text = (folder / "README.md").read_text()

@@ -14,6 +14,7 @@ from opendrivevla_ros.training.autovla.recipe import (
 from opendrivevla_ros.training.card import HOW_IT_DRIVES, PACKAGES, data_hash
 from opendrivevla_ros.training.loop import MEASURED
 from opendrivevla_ros.training.metrics import first_and_last, read_metrics
+from opendrivevla_ros.training.times import read_times, told
 
 
 def card(recipe: AutoVlaRecipe, folder: Path, *, model_id: str, begun: str, data: DriveStore) -> str:
@@ -34,6 +35,7 @@ def card(recipe: AutoVlaRecipe, folder: Path, *, model_id: str, begun: str, data
             f"- From: {begun}.",
             f"- Data: {len(data.names)} stretches, {sum(data.lengths)} samples; SHA-256 of the drives"
             f" {data_hash(data)}.",
+            f"- Time: {told(read_times(folder))}.",
             f"- Seed: {recipe.seed}. Pictures: {recipe.image_size[0]}x{recipe.image_size[1]}.",
             f"- Versions: {versions}.",
             "",

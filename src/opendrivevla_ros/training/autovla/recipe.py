@@ -100,7 +100,6 @@ SMALL_REASONING_WEIGHT = 4.0
 # with Muon beside AdamW at 3e-3. The settings of sight are a first guess: no training of its size was made.
 AUTOVLA_SMALL = AutoVlaRecipe(
     scenarios=2240,
-    validation=140,
     image_size=(224, 126),
     steps=(
         SightStep("sight", LoopSettings(steps=2500, learning_rate=1e-3, batch_size=16, clip_norm=5.0, save_every=100)),
@@ -144,7 +143,6 @@ AUTOVLA_SMALL = AutoVlaRecipe(
 # AdamW: what it has trained, Muon at first spoils (arXiv 2605.10468).
 AUTOVLA_BASE = AutoVlaRecipe(
     scenarios=2240,
-    validation=140,
     image_size=(448, 252),
     steps=(
         AnswerStep(

@@ -51,7 +51,7 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
-from opendrivevla_ros.training.recipe import OwnDrivesStep
+from opendrivevla_ros.training.recipe import EXPERT, OwnDrivesStep
 from opendrivevla_ros.training.step_run import StepRun
 
 PLANS = "teacher_plans"  # the folder
@@ -104,17 +104,18 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         return small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
-        """Has the policy drive as it is by now; yields the share that is done.
+        """Has the policy drive as it is by now, or the expert; yields the share that is done.
 
         Raises TrainingError where the training before is not done.
         """
-        model = self._model_before(step)
-        driver = self._checkpoint(model, self.folder / step.name, text=f"for {step.name}\n")
+        driver = None
+        if step.driver != EXPERT:
+            model = self._model_before(step)
+            driver = self._checkpoint(model, self.folder / step.name, text=f"for {step.name}\n")
         yield from draw_own_drives(
             self.folder / "drives" / step.name,
             driver,
-            first=step.first,
-            scenarios=step.scenarios,
+            step.numbers,
             image_size=self.recipe.image_size,
             processes=processes,
         )
