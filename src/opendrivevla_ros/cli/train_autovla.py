@@ -30,9 +30,9 @@ def train_autovla(
     """
     from opendrivevla_ros.evaluation.logged_score import driver_reward
     from opendrivevla_ros.policies.autovla.model import load_config
-    from opendrivevla_ros.training.autovla.recipe import RECIPES, DistillationStep
+    from opendrivevla_ros.training.autovla.recipe import RECIPES, DistillationStep, ProposalStep
     from opendrivevla_ros.training.autovla.run import AutoVlaRun
-    from opendrivevla_ros.training.recipe import OwnDrivesStep
+    from opendrivevla_ros.training.recipe import HELD_OUT, OwnDrivesStep
     from opendrivevla_ros.training.times import timed
 
     whole = RECIPES[preset]
@@ -64,6 +64,10 @@ def train_autovla(
             if isinstance(step, OwnDrivesStep):
                 show_progress(step.name, run.drive(step, count))
                 continue
+            if isinstance(step, ProposalStep):
+                held_out = [HELD_OUT] if HELD_OUT in kept else []
+                for kind in (*step.reads, *held_out):
+                    show_progress(f"look at {kind}", run.look(kind, count))
             if isinstance(step, DistillationStep):
                 show_progress("the teacher plans", run.plan(step, count))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")

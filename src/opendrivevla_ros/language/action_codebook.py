@@ -36,6 +36,15 @@ def contour_poses(contours: ArrayLike) -> Array:
     return np.concatenate([contours.mean(axis=-2), np.arctan2(side[..., 1:], side[..., :1])], axis=-1)
 
 
+def placed_poses(poses: ArrayLike, reached: ArrayLike) -> Array:
+    """Poses [..., 3] seen from a pose `reached` [3], in the frame of that one; headings are not wrapped."""
+    poses = np.asarray(poses, dtype=np.float64)
+    x, y, heading = np.asarray(reached, dtype=np.float64)
+    cosine, sine = np.cos(heading), np.sin(heading)
+    turned = poses[..., :2] @ np.array([[cosine, sine], [-sine, cosine]])
+    return np.concatenate([turned + np.array([x, y]), poses[..., 2:] + heading], axis=-1)
+
+
 @dataclass(frozen=True)
 class ActionCodebook:
     """contours: [N, 4, 2], where the box of `length` x `width` metres ends after each of the N tokens.

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
@@ -49,12 +51,13 @@ class ActionWriter:
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         deadline: Deadline = NO_DEADLINE,
+        prior: ActionPrior | None = None,
         on_token: Callable[[int], None] | None = None,
     ) -> ActionGeneration:
         """The greedy actions after row 0's text, and `samples` more at `temperature`, in one batch.
 
-        hidden: [1, hidden] at the last token of that text. on_token: gets the greedy row's actions as they come.
-        Raises DeadlineExceeded.
+        hidden: [1, hidden] at the last token of that text. prior: of the actions, multiplies their
+        probabilities. on_token: gets the greedy row's actions as they come. Raises DeadlineExceeded.
         """
         if temperature <= 0:
             raise ValueError(f"the sampling temperature must be above 0, not {temperature}")
@@ -70,6 +73,10 @@ class ActionWriter:
             if step:
                 hidden = self._decoder.step([row[-1:] for row in tokens], check=deadline.check)
             logits = linear(hidden, self._head).float()
+            if prior is not None:
+                written = [[token - self._actions.first_id for token in row] for row in tokens]
+                shares = np.stack([prior.log_shares(row) for row in written])
+                logits = logits + torch.from_numpy(shares).to(logits)
             decided = decide(logits, temperature, generator)
             history.append((logits, decided))
             for row, action in zip(tokens, decided, strict=True):

@@ -51,9 +51,13 @@ class EgoTraining(nn.Module):
 
     def inner_matrices(self) -> list[nn.Parameter]:
         """What multiplies states in the query's layers."""
-        query = query_of(self.perception)
-        inner = (query.layers, *(() if query.look is None else (query.look.layers,)))
-        return [parameter for layers in inner for parameter in layers.parameters() if parameter.ndim == 2]
+        return query_matrices(query_of(self.perception))
+
+
+def query_matrices(query: EgoQuery) -> list[nn.Parameter]:
+    """What multiplies states in a query's layers."""
+    inner = (query.layers, *(() if query.look is None else (query.look.layers,)))
+    return [parameter for layers in inner for parameter in layers.parameters() if parameter.ndim == 2]
 
 
 def query_of(perception: PerceptionNetwork) -> EgoQuery:

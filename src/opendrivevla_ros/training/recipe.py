@@ -181,21 +181,22 @@ HARD = (  # families where most failed
     "crossing_pedestrian",
     "occluded_pedestrian",
 )
+HELD_OUT_DRIVES = OwnDrivesStep(HELD_OUT, first=70000, scenarios=70, driver=EXPERT)
 OWN = (
     OwnDrivesStep("drives_1", first=2520, scenarios=280, driver="ego_1"),
     OwnDrivesStep("drives_2", first=20020, scenarios=280, driver="ego_2"),
     OwnDrivesStep("drives_3", first=30030, scenarios=1120, driver="ego_3", families=HARD),
 )
 ALL_SEEN = (*SEEN, *(driven.name for driven in OWN))
+PROPOSING = LoopSettings(steps=4000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
 
 
 def _rounds() -> Iterator[EgoStep | OwnDrivesStep]:
     """The ego's query learns from the drives so far, drives, and learns again, to its last step, "ego"."""
-    loop = LoopSettings(steps=4000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
     for count, driven in enumerate(OWN):
-        yield EgoStep(f"ego_{count + 1}", loop, reads=ALL_SEEN[: len(SEEN) + count])
+        yield EgoStep(f"ego_{count + 1}", PROPOSING, reads=ALL_SEEN[: len(SEEN) + count])
         yield driven
-    yield EgoStep("ego", loop, reads=ALL_SEEN)
+    yield EgoStep("ego", PROPOSING, reads=ALL_SEEN)
 
 
 SMALL = Recipe(
@@ -203,7 +204,7 @@ SMALL = Recipe(
     image_size=(224, 126),
     steps=(
         EXPERT_DRIVES,
-        OwnDrivesStep(HELD_OUT, first=70000, scenarios=70, driver=EXPERT),
+        HELD_OUT_DRIVES,
         PerceptionStep("perception", LoopSettings(steps=3000, learning_rate=6e-4, batch_size=4, save_every=100), 2),
         PerceptionStep(
             "sequences",

@@ -38,6 +38,19 @@ def prompt_ids(cameras: tuple[str, ...], video_tokens: int) -> list[int]:
     return tokenize(chat_prompt("You drive.", plan_message(fields, cameras)), tiny_tokenizer(), video_tokens)
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"proposal_errors": ((0.1, 0.1),) * 6}, "needs a part that proposes; set config.sight_width"),
+        ({"sight_width": 8, "proposal_errors": ((0.1, 0.1),) * 5}, "must be 6 pairs above 0, or empty"),
+        ({"sight_width": 8, "proposal_errors": ((0.1, 0.0),) * 6}, "must be 6 pairs above 0, or empty"),
+    ],
+)
+def test_errors_of_proposals_that_nothing_or_nobody_makes_are_refused(changes: dict, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        tiny_config(**changes)
+
+
 def video_patches(config, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     count = len(config.cameras) * config.video_tokens * config.vision.merge**2

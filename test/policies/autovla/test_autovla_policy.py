@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from policies.autovla.tiny import ticking, tiny_codebook, tiny_config, tiny_model, tiny_policy, tiny_tokenizer
+from policies.autovla.tiny import (
+    PROPOSING,
+    ticking,
+    tiny_codebook,
+    tiny_config,
+    tiny_model,
+    tiny_policy,
+    tiny_tokenizer,
+)
 from policies.observations import make_ego, make_observation, make_rig, refused
 
 from opendrivevla_ros.core.ego import Command, DrivingCommand
@@ -62,6 +70,27 @@ def test_a_plan_is_ten_points_that_its_ten_actions_lead_to(policy: AutoVlaPolicy
     assert {"preprocess", "vision", "language_prefill", "thinking", "language_decode"} <= set(plan.stage_times)
     assert plan.token_counts["video"] == 3 * policy.config.video_tokens == 48
     assert plan.token_counts["generated"] == 10
+
+
+def test_a_plan_goes_where_sight_proposes_as_nearly_as_its_errors_say() -> None:
+    path = torch.tensor([[0.0, 2.0 * step] for step in range(1, 7)])  # in the lidar's frame, ahead
+    off = []
+    for error in (0.05, 50.0):
+        model = tiny_model(sight_width=16, proposal_errors=((error, error),) * 6)
+        assert model.sight is not None
+        model.sight.proposed = lambda cells, egos: path[None]  # type: ignore[method-assign]
+        plan = tiny_policy(model).plan(make_observation())
+        off.append(np.abs(plan.trajectory.xy[:6] - np.outer(np.arange(1, 7), [2.0, 0.0])).max())
+    assert off[0] < 0.3
+    assert off[1] > 1.0
+
+
+def test_in_bfloat16_the_path_that_is_proposed_is_still_in_metres_and_not_in_steps_of_them() -> None:
+    plans = [
+        tiny_policy(tiny_model(**PROPOSING), precision=precision).plan(make_observation())
+        for precision in ("float32", "bfloat16")
+    ]
+    assert all(np.isfinite(plan.trajectory.xy).all() for plan in plans)
 
 
 def test_fast_and_slow_are_forced_and_written_in_their_templates(policy: AutoVlaPolicy) -> None:

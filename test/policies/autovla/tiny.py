@@ -18,6 +18,8 @@ from opendrivevla_ros.policies.autovla.model import AutoVlaModel, codebook_hash,
 from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 
+PROPOSING = {"sight_width": 16, "proposal_errors": ((0.1, 0.05),) * 6}  # of a configuration with sight
+
 
 @cache
 def tiny_codebook() -> ActionCodebook:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from policies.autovla.tiny import tiny_codebook, tiny_config, tiny_model, tiny_policy, tiny_tokenizer
+from policies.autovla.tiny import PROPOSING, tiny_codebook, tiny_config, tiny_model, tiny_policy, tiny_tokenizer
 from training.autovla.drives import THOUGHT, stored
 from training.autovla.warm import actions, examples, warm_model
 
@@ -99,6 +100,34 @@ def test_gradients_reach_the_eyes_unless_they_are_frozen():
     teacher.model.model.visual.requires_grad_(False)
     teacher([examples()[FAST]])["words"].backward()
     assert teacher.model.lm_head.weight.grad is not None
+
+
+def test_what_is_proposed_weighs_the_actions_alone_as_it_does_at_the_wheel():
+    pair = [examples()[SLOW], examples()[FAST]]
+    model = tiny_model(**PROPOSING)
+    teacher = AnswerTraining(model, tiny_tokenizer(), actions())
+    with torch.no_grad():
+        weighed = teacher.told(pair)
+        model.autovla_config = tiny_config(sight_width=PROPOSING["sight_width"])
+        plain = teacher.told(pair)
+        model.autovla_config = tiny_config(**PROPOSING)
+        seen = model.seen([example.videos for example in pair])
+        priors = model.priors(tiny_codebook(), seen, [example.sample.sample.observation for example in pair])
+    added = weighed.logits - plain.logits
+    first, stop = actions().first_id, actions().stop_id
+    is_action = (weighed.tokens >= first) & (weighed.tokens < stop)
+    assert not added[~is_action].any()
+    assert not added[:, :first].any()
+    assert priors is not None
+    wanted = [
+        prior.log_shares(example.actions[:step])
+        for prior, example in zip(priors, pair, strict=True)
+        for step in range(10)
+    ]
+    torch.testing.assert_close(
+        added[is_action, first:stop], torch.tensor(np.array(wanted)).float(), atol=1e-3, rtol=1e-3
+    )
+    assert any(shares.any() for shares in wanted)
 
 
 def test_a_handful_of_moments_is_learned_and_driven_in_its_own_modes():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policies.autovla.tiny import tiny_tokenizer
+from policies.autovla.tiny import PROPOSING, tiny_model, tiny_tokenizer
 from training.autovla.warm import actions, dataset, examples, undecided_model
 
 from opendrivevla_ros.core.trajectory import Trajectory
@@ -48,6 +48,17 @@ def trained(
 
 def column(folder: Path, name: str) -> Sequence[float]:
     return [row[name] for row in read_metrics(folder / "run")]
+
+
+def test_a_model_that_proposes_learns_with_what_it_proposes():
+    model = tiny_model(**PROPOSING)
+    made = Reinforcement(model, tiny_tokenizer(), actions(), shorter, SMALL)
+    losses = made([examples()[0]])
+    assert losses["divergence"].item() == pytest.approx(0.0, abs=1e-6)  # it is its own reference as yet
+    losses["policy"].backward()
+    learned = {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()}
+    assert learned
+    assert all(name.startswith("model.language_model.") for name in learned)
 
 
 def test_a_reward_is_learned(tmp_path: Path):

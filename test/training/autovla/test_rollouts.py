@@ -2,11 +2,13 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
-from policies.autovla.tiny import tiny_model, tiny_tokenizer
+from policies.autovla.tiny import tiny_codebook, tiny_model, tiny_tokenizer
 from training.autovla.warm import actions, examples, undecided_model
 
+from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
 from opendrivevla_ros.policies.autovla.prompt import TEMPLATE, answer_text
 from opendrivevla_ros.training.autovla.answers import following
@@ -68,6 +70,30 @@ def test_the_same_seed_draws_the_same_and_another_does_not():
     first, again, other = (drawn(model, seed=seed, count=4) for seed in (1, 1, 2))
     assert [answer.ids for answer in first] == [answer.ids for answer in again]
     assert [answer.ids for answer in first] != [answer.ids for answer in other]
+
+
+def test_what_is_proposed_is_what_most_answers_do():
+    path = np.outer(np.arange(1, 7), [1.5, 0.0])
+    prior = ActionPrior(tiny_codebook(), path, np.full((6, 2), 0.05))
+    model = undecided_model()
+    rollouts = Rollouts(model, tiny_tokenizer(), actions(), rows=ROWS, most_thought=20)
+    for told, least, most in ((prior, 0.8, 1.0), (None, 0.0, 0.2)):
+        answers = rollouts.draw(*prompt(model), ROWS, torch.Generator().manual_seed(0), told)
+        reached = tiny_codebook().decode(np.stack([answer.actions for answer in answers]))[:, :6, :2]
+        near = np.linalg.norm(reached - path, axis=-1).max(-1) < 0.7
+        assert least <= near.mean() <= most
+
+
+def test_what_is_known_of_actions_is_told_of_nothing_else():
+    model = undecided_model()
+    rollouts = Rollouts(model, tiny_tokenizer(), actions(), rows=ROWS, most_thought=20)
+    prior = ActionPrior(tiny_codebook(), np.outer(np.arange(1, 7), [1.5, 0.0]), np.full((6, 2), 0.05))
+    taken = [actions().first_id + 7]
+    known = rollouts.known([Decision.MODE, Decision.WORD, Decision.ACTION], [[], [], taken], [prior] * 3)
+    assert torch.equal(known[:2], rollouts.barrier[:2])
+    told = known[2, actions().first_id : actions().stop_id]
+    np.testing.assert_allclose(told, prior.log_shares([7]), rtol=1e-5)
+    assert torch.isneginf(known[2, : actions().first_id]).all()
 
 
 def test_modes_are_drawn_as_often_as_the_model_would_choose_them():

@@ -1,5 +1,6 @@
 """A recipe of AutoVLA with tiny numbers: drives, answers, own drives, reinforcement, and a checkpoint that plans."""
 
+import json
 import math
 import os
 import shutil
@@ -18,12 +19,14 @@ from training.autovla.drives import drives
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.language.action_lattice import lattice
+from opendrivevla_ros.policies.autovla.model import load_config
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training.autovla.recipe import (
     RECIPES,
     AnswerStep,
     AutoVlaRecipe,
+    ProposalStep,
     ReinforcementStep,
     SightStep,
 )
@@ -32,7 +35,7 @@ from opendrivevla_ros.training.autovla.run import AutoVlaRun
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
-from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep
+from opendrivevla_ros.training.recipe import EXPERT, HELD_OUT, TRAIN, OwnDrivesStep
 from opendrivevla_ros.training.run_state import load_state
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
@@ -41,7 +44,9 @@ TINY = AutoVlaRecipe(
     scenarios=8,
     image_size=(224, 126),
     steps=(
+        OwnDrivesStep(HELD_OUT, first=4, scenarios=1, driver=EXPERT),
         SightStep("sight", TWO_STEPS),
+        ProposalStep("proposals", TWO_STEPS),
         AnswerStep("answers", TWO_STEPS, asks_points=True),
         OwnDrivesStep("own_drives", first=8, scenarios=1),
         ReinforcementStep("reinforcement", TWO_STEPS, GRPO, reads=(TRAIN, "own_drives")),
@@ -66,6 +71,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> AutoVlaRun:
         if isinstance(step, OwnDrivesStep):
             assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
         else:
+            for kind in (*step.reads, HELD_OUT) if isinstance(step, ProposalStep) else ():
+                assert list(made.look(kind, processes=1))[-1] == pytest.approx(1.0)
             made.run(step)
         assert made.is_done(step)
     return made
@@ -90,14 +97,31 @@ def test_every_step_leaves_weights_and_a_finite_curve(run: AutoVlaRun):
 def test_the_checkpoint_plans_and_says_how_it_was_made(run: AutoVlaRun):
     folder = run.export()
     policy = load_policy(folder, samples=0)
-    plan = policy.plan(run.drives("own_drives").read(0)[0].sample.observation)
+    plan = policy.plan(run.drives(HELD_OUT).read(0)[0].sample.observation)
     assert plan.trajectory.xy.shape == (10, 2)
     assert policy.info.trained
     text = (folder / "README.md").read_text()
     assert "- From: random weights." in text
+    errors = json.loads((run.folder / "proposals" / "errors.json").read_text())
+    assert [list(pair) for pair in load_config(folder).proposal_errors] == errors
+    assert "| proposals | what sight reads in train | 2 | 4 | 0.001 | loss " in text
     assert "| sight | what is there in train | 2 | 4 | 0.001 | loss " in text
     assert "| answers | answers in train | 2 | 4 | 0.001 | loss " in text
     assert "| reinforcement | rewards of 2 own answers a prompt in train, own_drives | 2 | 4 | 0.001 | reward " in text
+
+
+def test_only_the_query_learns_in_a_step_of_proposals_and_sight_rests_after_it(run: AutoVlaRun):
+    seen, proposed, answered = (run.weights_after(run.recipe.step(name)) for name in ("sight", "proposals", "answers"))
+    changed = {name for name in seen if not torch.equal(seen[name], proposed[name])}
+    assert changed
+    assert all(name.startswith("sight.query.") for name in changed)
+    assert all(torch.equal(proposed[name], answered[name]) for name in proposed if name.startswith("sight."))
+
+
+def test_nothing_can_look_before_something_learned_to_see(tmp_path: Path):
+    blind = replace(TINY, steps=tuple(step for step in TINY.steps if not isinstance(step, SightStep)))
+    with pytest.raises(TrainingError, match="nothing of this recipe learned to see; keep its stage sight"):
+        list(AutoVlaRun(blind, tmp_path, constant).look(TRAIN, processes=1))
 
 
 def test_low_rank_changes_are_in_the_weights_that_are_left(run: AutoVlaRun):
@@ -109,7 +133,7 @@ def test_low_rank_changes_are_in_the_weights_that_are_left(run: AutoVlaRun):
 
 
 def test_two_processes_share_the_prompts_and_not_the_groups(run: AutoVlaRun, tmp_path: Path):
-    for name in ("drives", "tokenizer", "answers"):
+    for name in ("drives", "tokenizer", "proposals", "answers"):
         shutil.copytree(run.folder / name, tmp_path / name)
     script = tmp_path / "together.py"
     script.write_text(
@@ -148,7 +172,7 @@ def test_the_matrices_of_the_language_layers_alone_learn_by_muon(tmp_path: Path,
 def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
     start = write_folder(tmp_path / "start", tiny_model())
     drives(tmp_path / "run" / "drives" / TRAIN)
-    recipe = replace(TINY, steps=TINY.steps[:1])
+    recipe = replace(TINY, steps=(TINY.step("answers"),))
     made = AutoVlaRun(recipe, tmp_path / "run", constant, start=start)
     made.run(recipe.training_steps[0])
     folder = made.export()
@@ -160,7 +184,7 @@ def test_a_step_before_its_turn_is_refused(tmp_path: Path):
     build_tokenizer(lattice()).save_pretrained(str(tmp_path / "tokenizer"))
     run = AutoVlaRun(TINY, tmp_path, constant)
     with pytest.raises(TrainingError, match=r"the stage answers is not done in .*; run it first"):
-        run.run(TINY.training_steps[2])
+        run.run(TINY.training_step("reinforcement"))
 
 
 def test_recorded_drives_are_learned_from_without_anybody_driving():
@@ -174,5 +198,7 @@ def test_drives_that_nobody_draws_cannot_be_read():
     step = AnswerStep("answers", TWO_STEPS, reads=("own_drives",))
     with pytest.raises(TrainingError, match="answers reads own_drives, which no step before it draws"):
         replace(TINY, steps=(step, *TINY.steps[2:]))
-    with pytest.raises(TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, sight, "):
+    with pytest.raises(
+        TrainingError, match="unknown stage 'warp'; the recipe's are, in their order, held_out_drives, "
+    ):
         TINY.step("warp")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from policies.autovla.tiny import tiny_model, tiny_tokenizer
+from policies.autovla.tiny import PROPOSING, tiny_model, tiny_tokenizer
 from policies.observations import make_rig
 from torch.optim import AdamW
 from training.autovla.drives import stored
@@ -12,12 +12,14 @@ from training.autovla.warm import actions, dataset
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.policies.autovla.config import FRONT_CAMERAS
+from opendrivevla_ros.policies.autovla.sight import GROUND_SIZE as SIDE
+from opendrivevla_ros.policies.autovla.sight import places_in
 from opendrivevla_ros.training.autovla.examples import PlanExamples
-from opendrivevla_ros.training.autovla.sight import GROUND, SeenMoments, SightTraining, places_in
+from opendrivevla_ros.training.autovla.sight import SeenMoments, SightTraining, sight_of
 from opendrivevla_ros.training.errors import TrainingError
 
 FRONT, LEFT, RIGHT = range(3)  # of FRONT_CAMERAS
-SIDE = GROUND.bev_size
+WIDTH = PROPOSING["sight_width"]
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +49,22 @@ def test_the_ground_ahead_is_where_the_cameras_see_it():
 
 
 def test_only_tokens_that_show_a_cell_change_it():
-    training = SightTraining(tiny_model())
-    tokens = torch.randn(1, len(training.token_places), GROUND.embed_dim, requires_grad=True)
+    model = tiny_model(sight_width=WIDTH)
+    config = model.autovla_config
+    tokens = torch.randn(1, len(config.cameras) * config.video_tokens, WIDTH, requires_grad=True)
     places = places_in(make_rig(), FRONT_CAMERAS)[None]
     for column, row, camera in ((SIDE // 2, SIDE - 1, FRONT), (0, 4, LEFT), (SIDE - 1, 4, RIGHT)):
-        cells = training.lifted(tokens, places)[0, :, row, column]
+        cells = sight_of(model).lifted(tokens, places)[0, :, row, column]
         (gradient,) = torch.autograd.grad(cells.abs().sum(), tokens)
         of_camera = gradient[0].abs().sum(1).unflatten(0, (len(FRONT_CAMERAS), -1)).sum(1) > 0
         assert of_camera.tolist() == [number == camera for number in range(len(FRONT_CAMERAS))]
 
 
-def test_a_handful_of_moments_is_learned_and_changes_nothing_but_the_tower(moments: SeenMoments):
+def test_a_handful_of_moments_is_learned_by_the_tower_and_by_what_reads_it(moments: SeenMoments):
     torch.manual_seed(0)
-    model = tiny_model()
+    model = tiny_model(sight_width=WIDTH)
     model.requires_grad_(False).model.visual.requires_grad_(True)
+    sight_of(model).requires_grad_(True)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     training = SightTraining(model)
     optimizer = AdamW([parameter for parameter in training.parameters() if parameter.requires_grad], 3e-3)
@@ -76,8 +80,14 @@ def test_a_handful_of_moments_is_learned_and_changes_nothing_but_the_tower(momen
         optimizer.zero_grad()
     assert sums[-1] < 0.5 * sums[0]
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    assert changed
-    assert all(name.startswith("model.visual.") for name in changed)
+    assert {name.split(".")[0] for name in changed} == {"model", "sight"}
+    assert all(name.startswith(("model.visual.", "sight.")) for name in changed)
+    assert any(name.startswith("sight.query.look.") for name in changed)
+
+
+def test_a_model_without_sight_is_refused():
+    with pytest.raises(TrainingError, match="no part that reads the ground; set sight_width in its configuration"):
+        SightTraining(tiny_model())
 
 
 def test_what_was_there_stands_where_it_was(moments: SeenMoments):

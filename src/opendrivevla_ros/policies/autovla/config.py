@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES
+from opendrivevla_ros.perception.ego_query import WAYPOINTS
 from opendrivevla_ros.policies import checkpoint
 
 POLICY = "autovla"
@@ -70,7 +71,9 @@ class AutoVlaConfig:
     False for its norm, with which braking looks like speeding up, as the published code feeds it. tells_history: the
     prompt has the positions of the last two seconds. actions: tokens of the codebook; first_action_id: of the first;
     codebook_sha256: of the codebook that belongs to the weights, see `model.codebook_hash`. eos_ids: tokens that end
-    a text. max_new_tokens: of one answer to a question.
+    a text. max_new_tokens: of one answer to a question. sight_width: features of the ground ahead that `Sight` reads
+    from the pictures; 0 for no such part, as published. proposal_errors: [6][2] metres along x and y, how far off the
+    paths are that it proposes, by which the actions are weighed (see `ActionPrior`); empty where it proposes nothing.
     """
 
     model_id: str = "autovla-3b"
@@ -88,6 +91,8 @@ class AutoVlaConfig:
     codebook_sha256: str = ""
     eos_ids: tuple[int, ...] = (151645, 151643)
     max_new_tokens: int = 512
+    sight_width: int = 0
+    proposal_errors: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no model can be made of."""
@@ -108,6 +113,15 @@ class AutoVlaConfig:
                 f"config has action ids {self.first_action_id} to {stop - 1}, outside the vocabulary of"
                 f" {self.language.vocabulary_size}; give the tokenizer's own"
             )
+
+        if errors := self.proposal_errors:
+            if not self.sight_width:
+                raise ValueError("config.proposal_errors needs a part that proposes; set config.sight_width")
+            pairs = [pair for pair in errors if len(pair) == 2 and min(pair) > 0]
+            if len(pairs) != WAYPOINTS or len(errors) != WAYPOINTS:
+                raise ValueError(
+                    f"config.proposal_errors must be {WAYPOINTS} pairs above 0, or empty, not {list(errors)}"
+                )
 
     @property
     def video_tokens(self) -> int:
@@ -130,6 +144,10 @@ def parse_config(data: Any) -> AutoVlaConfig:
 def base() -> AutoVlaConfig:
     """AutoVLA on Qwen2.5-VL-3B, every dimension as published."""
     return AutoVlaConfig()
+
+
+# Guessed, until the recipe measures them: those of small OpenDriveVLA's query, half as much again.
+SMALL_PROPOSAL_ERRORS = ((0.04, 0.01), (0.13, 0.04), (0.29, 0.08), (0.55, 0.13), (0.9, 0.2), (1.36, 0.32))
 
 
 def small(
@@ -160,4 +178,6 @@ def small(
         codebook_sha256=codebook_sha256,
         eos_ids=(eos_id,),
         max_new_tokens=128,
+        sight_width=64,
+        proposal_errors=SMALL_PROPOSAL_ERRORS,
     )

@@ -16,13 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.language.action_codebook import ActionCodebook
+from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.language.action_tokens import ActionTokenError, ActionTokens
 from opendrivevla_ros.language.quantisation import embed
 from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.autovla.config import AutoVlaConfig, parse_config, save_config
 from opendrivevla_ros.policies.autovla.images import FRAME_STEP_NS
 from opendrivevla_ros.policies.autovla.prompt import VIDEO_PAD, VISION_END, VISION_START
+from opendrivevla_ros.policies.autovla.sight import Sight, base_path, ego_of, places_in
 from opendrivevla_ros.policies.errors import CheckpointError
 
 CODEBOOK = "action_codebook.npz"
@@ -75,6 +80,7 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         super().__init__(described)
         self.autovla_config = config
         self.model.visual.patch_embed = _PatchEmbedding(self.model.visual.patch_embed.proj)
+        self.sight = Sight(config) if config.sight_width else None
 
     def embed_prompt(self, ids: list[int], videos: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
         """Embeddings [L, hidden] of a prompt's ids with its videos in them, and rotary positions [3, L].
@@ -108,6 +114,31 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
             second_per_grid_ts=torch.full((len(grid),), seconds, device=device),
         )
         return embeddings[0], positions[:, 0]
+
+    def ground(self, seen: Tensor, rigs: Sequence[CameraRig]) -> Tensor:
+        """The ground ahead [B, rows, columns, width] from the tower's tokens [B, V, hidden], see `Sight`."""
+        assert self.sight is not None
+        places = torch.stack([places_in(rig, self.autovla_config.cameras) for rig in rigs])
+        weights = self.sight.read.weight
+        found: Tensor = self.sight(seen.to(weights), places.to(weights))
+        return found
+
+    def proposed(self, seen: Tensor, observations: Sequence[Observation]) -> list[Array]:
+        """The paths [6, 2] that sight proposes at each observation: base_link every 0.5 s, in base_link, metres."""
+        assert self.sight is not None
+        ground = self.ground(seen, [observation.rig for observation in observations])
+        egos = torch.stack([ego_of(observation) for observation in observations]).to(ground)
+        paths = self.sight.proposed(ground, egos)
+        return [base_path(path, observation) for path, observation in zip(paths, observations, strict=True)]
+
+    @torch.no_grad()
+    def priors(
+        self, codebook: ActionCodebook, seen: Tensor, observations: Sequence[Observation]
+    ) -> list[ActionPrior] | None:
+        """What is known of the actions at each observation; None for a model that proposes nothing."""
+        if not (errors := self.autovla_config.proposal_errors):
+            return None
+        return [ActionPrior(codebook, path, errors) for path in self.proposed(seen, observations)]
 
     def _grid(self, device: torch.device) -> Tensor:
         """[cameras, 3] patches of each video by time, height and width."""

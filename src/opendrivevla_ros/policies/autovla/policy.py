@@ -74,6 +74,8 @@ class AutoVlaPolicy:
         if precision == "int8":
             quantise(model.model.language_model, model.lm_head)
         self._model = model.to(self._device, dtype).eval()
+        if self._model.sight is not None:
+            self._model.sight.float()  # a bfloat16 of 40 m is off by 0.2 m
         video_positions = len(config.cameras) * config.video_tokens
         self._positions = min(video_positions + TEXT_POSITIONS, config.language.max_positions)
         self._decoder = Decoder(self._model, max_length=self._positions, rows=1 + self._options.samples)
@@ -150,7 +152,9 @@ class AutoVlaPolicy:
             self._memory = self._reader.followed(self._memory, observation)
             videos = self._reader.videos(self._memory, self._device)
             preprocessed = time.perf_counter()
-            embeddings, positions = self._embed(ids, videos, deadline)
+            tokens = self._see(videos, deadline)
+            embeddings, positions = self._model.embed_seen(ids, tokens, self._vision_ids)
+            priors = self._model.priors(self._actions.codebook, tokens[None], [observation])
             seen = time.perf_counter()
             hidden = self._prefill(ids, embeddings, positions, deadline)
             prefilled = time.perf_counter()
@@ -168,6 +172,7 @@ class AutoVlaPolicy:
                 temperature=self._options.temperature,
                 generator=self._random,
                 deadline=deadline,
+                prior=None if priors is None else priors[0],
             )
             waypoints = self._actions.codebook.decode(written.actions)[..., :2]  # of base_link, as the tokens are
             covariance = waypoint_covariance(waypoints, TIMES, token_probability(written.log_probabilities))
@@ -208,7 +213,8 @@ class AutoVlaPolicy:
                 prompt = self._reader.question_prompt(observation, question)
                 ids = self._tokenize(prompt, self._positions - self.config.max_new_tokens)
                 videos = self._reader.videos(self._reader.followed(self._memory, observation), self._device)
-                embeddings, positions = self._embed(ids, videos, Deadline())
+                tokens = self._see(videos, Deadline())
+                embeddings, positions = self._model.embed_seen(ids, tokens, self._vision_ids)
             if self._answerer is None:  # of its own, so that a plan between two pieces does no harm
                 self._answerer = Decoder(self._model, max_length=self._positions)
             empty = True
@@ -256,10 +262,11 @@ class AutoVlaPolicy:
             )
         return ids
 
-    def _embed(self, ids: list[int], videos: Tensor, deadline: Deadline) -> tuple[Tensor, Tensor]:
+    def _see(self, videos: Tensor, deadline: Deadline) -> Tensor:
+        """The tower's tokens [V, hidden] of the videos."""
         self._deadline = deadline
         try:
-            return self._model.embed_prompt(ids, videos, self._vision_ids)
+            return self._model.seen([videos])[0]
         finally:
             self._deadline = Deadline()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,12 +30,14 @@ class AnswerBatch:
     """B prompts with their answers, filled up on the right to L positions.
 
     embeddings: [B, L, hidden]. positions: [3, B, L], rotary. labels: int64 [B, L], the token that belongs at each
-    position of an answer, IGNORED elsewhere.
+    position of an answer, IGNORED elsewhere. shares: float32 [K, actions], what was known of each of their K actions,
+    answer after answer (see `ActionPrior`); None for a model to which nothing is proposed.
     """
 
     embeddings: Tensor
     positions: Tensor
     labels: Tensor
+    shares: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,14 @@ class AnswerTraining(nn.Module):
 
     def _told(self, batch: AnswerBatch, found: Tensor) -> Told:
         wanted = batch.labels[:, 1:]
-        return Told(self.model.lm_head(found[:, :-1][wanted != IGNORED]).float(), wanted)
+        told = Told(self.model.lm_head(found[:, :-1][wanted != IGNORED]).float(), wanted)
+        if batch.shares is None:
+            return told
+        first, stop = self._actions.first_id, self._actions.stop_id
+        is_action = (told.tokens >= first) & (told.tokens < stop)
+        shares = torch.zeros_like(told.logits)
+        shares[is_action, first:stop] = batch.shares
+        return Told(told.logits + shares, wanted)
 
     def means(self, examples: Sequence[PlanExample], told: Told, of_tokens: Tensor) -> dict[str, Tensor]:
         """Losses [K] of the answers' tokens as `forward` gives them: over whole answers, and over their actions."""
@@ -132,11 +142,21 @@ class AnswerTraining(nn.Module):
             embeddings.append(torch.cat([prompt, embed(answer).to(prompt.dtype)]))
             positions.append(following(prompt_positions, len(answer)).T)
             labels.append(torch.cat([answer.new_full((len(prompt),), IGNORED), answer]))
+        priors = self.model.priors(self._actions.codebook, seen, [one.sample.sample.observation for one in examples])
+        shares = None
+        if priors is not None:
+            known = [
+                prior.log_shares(example.actions[:step])
+                for prior, example in zip(priors, examples, strict=True)
+                for step in range(len(example.actions))
+            ]
+            shares = torch.from_numpy(np.stack(known)).float().to(seen.device)
         pad = nn.utils.rnn.pad_sequence
         return AnswerBatch(
             embeddings=pad(embeddings, batch_first=True),
             positions=pad(positions, batch_first=True).permute(2, 0, 1),
             labels=pad(labels, batch_first=True, padding_value=IGNORED),
+            shares=shares,
         )
 
     def answer_ids(self, example: PlanExample) -> list[int]:

@@ -7,6 +7,7 @@ from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.training.autovla.recipe import (
     AutoVlaRecipe,
     DistillationStep,
+    ProposalStep,
     ReinforcementStep,
     SightStep,
     TrainingStep,
@@ -59,6 +60,8 @@ def _row(step: TrainingStep, folder: Path) -> str:
     taught = f"answers in {', '.join(step.reads)}"
     if isinstance(step, DistillationStep):
         taught += f", and its teacher's there, at temperature {step.temperature:g}"
+    elif isinstance(step, ProposalStep):
+        taught = f"what sight reads in {', '.join(step.reads)}"
     elif isinstance(step, SightStep):
         taught = f"what is there in {', '.join(step.reads)}"
     elif isinstance(step, ReinforcementStep):

@@ -1,18 +1,38 @@
 """The recipes of AutoVLA: which steps follow one another, and every number that shapes them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from opendrivevla_ros.training.autovla.answers import REASONING_WEIGHT
 from opendrivevla_ros.training.autovla.reinforcement import GrpoSettings
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
-from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep, StepRecipe
+from opendrivevla_ros.training.recipe import (
+    ALL_SEEN,
+    EXPERT_DRIVES,
+    HELD_OUT_DRIVES,
+    OWN,
+    PROPOSING,
+    SEEN,
+    TRAIN,
+    OwnDrivesStep,
+    StepRecipe,
+)
 
 
 @dataclass(frozen=True)
 class SightStep:
     """The vision tower alone, from what was there; see `sight`. reads: TRAIN, and names of steps that drive."""
+
+    name: str
+    loop: LoopSettings
+    reads: tuple[str, ...] = (TRAIN,)
+
+
+@dataclass(frozen=True)
+class ProposalStep:
+    """The path that sight proposes, from the ground that it has read; see `proposals`. reads: as of a `SightStep`."""
 
     name: str
     loop: LoopSettings
@@ -59,7 +79,7 @@ class ReinforcementStep:
     reads: tuple[str, ...] = (TRAIN,)
 
 
-TrainingStep = SightStep | AnswerStep | ReinforcementStep
+TrainingStep = SightStep | ProposalStep | AnswerStep | ReinforcementStep
 Step = TrainingStep | OwnDrivesStep
 
 
@@ -95,33 +115,40 @@ class AutoVlaRecipe(StepRecipe[TrainingStep]):
 # of them: with this weight it counts alike in both.
 SMALL_REASONING_WEIGHT = 4.0
 
+
+def _rounds() -> Iterator[ProposalStep | OwnDrivesStep]:
+    """What is proposed is learned from the drives so far, is driven, and is learned again, to its last step."""
+    for count, driven in enumerate(OWN):
+        yield ProposalStep(f"proposals_{count + 1}", PROPOSING, reads=ALL_SEEN[: len(SEEN) + count])
+        yield replace(driven, driver=None)
+    yield ProposalStep("proposals", PROPOSING, reads=ALL_SEEN)
+
+
 # The rates are AdamW's; Muon's beside it are higher (`muon.RATE`). After 160 steps of 4 on 144 moments, the
 # loss of words and of actions was 1.6 and 3.4 with AdamW alone at 1e-3, 1.9 and 4.0 with it at 3e-3, and 0.64 and 2.1
-# with Muon beside AdamW at 3e-3. The settings of sight are a first guess: no training of its size was made.
+# with Muon beside AdamW at 3e-3.
 AUTOVLA_SMALL = AutoVlaRecipe(
     scenarios=2240,
     image_size=(224, 126),
     steps=(
-        SightStep("sight", LoopSettings(steps=2500, learning_rate=1e-3, batch_size=16, clip_norm=5.0, save_every=100)),
+        EXPERT_DRIVES,
+        HELD_OUT_DRIVES,
+        SightStep(
+            "sight",
+            LoopSettings(steps=3500, learning_rate=1e-3, batch_size=16, clip_norm=5.0, save_every=100),
+            reads=SEEN,
+        ),
+        *_rounds(),
         AnswerStep(
             "answers",
             LoopSettings(
-                steps=6000, learning_rate=3e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
+                steps=2000, learning_rate=3e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
             ),
+            reads=ALL_SEEN,
             reasoning_weight=SMALL_REASONING_WEIGHT,
+            vision=False,
             asks_points=True,
         ),
-        OwnDrivesStep("own_drives", first=2520, scenarios=280),
-        AnswerStep(
-            "refinement",
-            LoopSettings(
-                steps=2000, learning_rate=1.5e-3, batch_size=16, clip_norm=1.0, precision="bf16", save_every=100
-            ),
-            reads=(TRAIN, "own_drives"),
-            reasoning_weight=SMALL_REASONING_WEIGHT,
-            asks_points=True,
-        ),
-        OwnDrivesStep("refined_drives", first=5400, scenarios=140),
         ReinforcementStep(
             "reinforcement",
             LoopSettings(
@@ -134,7 +161,7 @@ AUTOVLA_SMALL = AutoVlaRecipe(
                 save_every=20,
             ),
             GrpoSettings(group=8, most_thought=200, rank=0),
-            reads=(TRAIN, "refined_drives"),
+            reads=ALL_SEEN,
         ),
     ),
 )

@@ -18,13 +18,14 @@ from torch.func import functional_call
 
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.datasets.drive_store import StoredSample
+from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
 from opendrivevla_ros.policies.autovla.policy import TIMES
 from opendrivevla_ros.training.autovla.answers import following
 from opendrivevla_ros.training.autovla.examples import PlanExample
 from opendrivevla_ros.training.autovla.low_rank import LowRank
-from opendrivevla_ros.training.autovla.rollouts import Rollout, Rollouts
+from opendrivevla_ros.training.autovla.rollouts import Decision, Rollout, Rollouts
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import MEASURED
 
@@ -124,11 +125,14 @@ class Reinforcement(nn.Module):
                 self.model, self._tokenizer, self._actions, rows=settings.group, most_thought=settings.most_thought
             )
         with torch.no_grad():
-            prompt, positions = self.model.embed_prompt(list(example.ids), example.videos, self._vision_ids)
+            seen = self.model.seen([example.videos])
+            prompt, positions = self.model.embed_seen(list(example.ids), seen[0], self._vision_ids)
+            priors = self.model.priors(self._actions.codebook, seen, [example.sample.sample.observation])
+        prior = None if priors is None else priors[0]
         (state,) = np.random.SeedSequence([self._seed, example.seed]).generate_state(1)
         generator = torch.Generator().manual_seed(int(state))
-        rollouts = self._rollouts.draw(prompt, positions, settings.group, generator)
-        return _Group(prompt, positions, rollouts, [self._rewarded(example, rollout) for rollout in rollouts])
+        rollouts = self._rollouts.draw(prompt, positions, settings.group, generator, prior)
+        return _Group(prompt, positions, rollouts, [self._rewarded(example, rollout) for rollout in rollouts], prior)
 
     def _rewarded(self, example: PlanExample, rollout: Rollout) -> float:
         """The plan's reward less the price of its thought."""
@@ -152,29 +156,33 @@ class Reinforcement(nn.Module):
             return {"policy": nothing, "divergence": nothing}
         embed, head = self.model.model.language_model.embed_tokens, self.model.lm_head.weight
         device = head.device
-        embeddings, positions, where = [], [], []
+        embeddings, positions, where, taken, priors = [], [], [], [], []
         for row, (group, rollout, advantage) in enumerate(rows):
             spoken = embed(torch.tensor(rollout.ids[:-1], device=device))
             embeddings.append(torch.cat([group.prompt, spoken.to(group.prompt.dtype)]))
             positions.append(following(group.positions, len(spoken)).T)
             share = 1.0 / (len(rollout.places) * len(rows))
+            actions: list[int] = []
             for place, kind in zip(rollout.places, rollout.kinds, strict=True):
-                where.append((row, len(group.prompt) + place - 1, rollout.ids[place], int(kind), advantage, share))
+                where.append((row, len(group.prompt) + place - 1, rollout.ids[place], advantage, share))
+                taken.append((kind, tuple(actions)))
+                priors.append(group.prior)
+                actions += [rollout.ids[place]] if kind is Decision.ACTION else []
         pad = nn.utils.rnn.pad_sequence
         inputs = {
             "inputs_embeds": pad(embeddings, batch_first=True),
             "position_ids": pad(positions, batch_first=True).permute(2, 0, 1),
             "use_cache": False,
         }
-        row_of, asked, drawn, kinds, advantages_of, shares = (
+        row_of, asked, drawn, advantages_of, shares = (
             torch.tensor(column, device=device) for column in zip(*where, strict=True)
         )
         assert self._rollouts is not None  # they were drawn
-        barrier = self._rollouts.barrier[kinds]
+        known = self._rollouts.known([kind for kind, _ in taken], [before for _, before in taken], priors)
 
         def told(states: Tensor) -> Tensor:
             """Log probabilities of what was drawn, from a language model's states [B, L, hidden]."""
-            logits = F.linear(states[row_of, asked], head).float() + barrier
+            logits = F.linear(states[row_of, asked], head).float() + known
             return logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
 
         language = self.model.model.language_model
@@ -193,12 +201,16 @@ class Reinforcement(nn.Module):
 
 @dataclass(frozen=True)
 class _Group:
-    """A prompt's embeddings [L, hidden] and rotary positions [3, L], the answers to it, and their rewards."""
+    """A prompt's embeddings [L, hidden] and rotary positions [3, L], the answers to it, and their rewards.
+
+    prior: what was known of their actions.
+    """
 
     prompt: Tensor
     positions: Tensor
     rollouts: Sequence[Rollout]
     rewards: Sequence[float]
+    prior: ActionPrior | None
 
 
 def advantages(rewards: Sequence[float], spread: float) -> list[float | None]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
@@ -80,7 +81,12 @@ class Rollouts:
         self.barrier = barrier.to(self._decoder.head.device)  # [3, vocabulary], added to logits
 
     def draw(
-        self, embeddings: Tensor, positions: Tensor, count: int, generator: torch.Generator
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        count: int,
+        generator: torch.Generator,
+        prior: ActionPrior | None = None,
     ) -> tuple[Rollout, ...]:
         """So many answers to a prompt [L, hidden] with rotary positions [3, L], at temperature 1.
 
@@ -106,13 +112,29 @@ class Rollouts:
             decoder.fork(count)
             hidden = hidden.expand(count, -1)
             while not all(row.is_done for row in rows):
-                logits = F.linear(hidden, decoder.head).float() + self.barrier[[row.kind for row in rows]]
+                known = self.known([row.kind for row in rows], [row.actions for row in rows], [prior] * count)
+                logits = F.linear(hidden, decoder.head).float() + known
                 uniform = torch.rand(count, 1, generator=generator)
                 drawn = _draw(logits.softmax(-1).cpu(), uniform)
                 fed = [self._take(row, token, room) for row, token in zip(rows, drawn, strict=True)]
                 if any(fed):
                     hidden = decoder.step(fed)
         return tuple(self._rollout(row) for row in rows)
+
+    def known(
+        self, kinds: Sequence[Decision], taken: Sequence[Sequence[int]], priors: Sequence[ActionPrior | None]
+    ) -> Tensor:
+        """What is added to logits [N, vocabulary]: no token that is none of a decision, and what is known of actions.
+
+        taken: of each decision the ids of the actions before it.
+        """
+        added = self.barrier[list(kinds)]
+        first, stop = self._actions.first_id, self._actions.stop_id
+        for row, (kind, before, prior) in enumerate(zip(kinds, taken, priors, strict=True)):
+            if kind is Decision.ACTION and prior is not None and len(before) < ACTIONS_PER_PLAN:
+                shares = prior.log_shares([token - first for token in before])
+                added[row, first:stop] += torch.from_numpy(shares).to(added)
+        return added
 
     def _take(self, row: "_Row", token: int, room: int) -> list[int]:
         """Takes what was drawn for a row; returns what is to be fed of it."""

@@ -3,13 +3,16 @@
 A step that is done is not run again, and one that was cut off goes on where its last saved state is.
 """
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from torch import nn
+from torch.utils.data import Dataset
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.language.action_codebook import ActionCodebook
@@ -34,27 +37,30 @@ from opendrivevla_ros.training.autovla.card import card
 from opendrivevla_ros.training.autovla.distillation import Distillation, TaughtExamples
 from opendrivevla_ros.training.autovla.examples import PlanExamples
 from opendrivevla_ros.training.autovla.initialisation import start_from_motions
+from opendrivevla_ros.training.autovla.proposals import GroundMoments, ProposalTraining, proposal_errors, write_ground
 from opendrivevla_ros.training.autovla.recipe import (
-    AnswerStep,
     AutoVlaRecipe,
     DistillationStep,
+    ProposalStep,
     ReinforcementStep,
     SightStep,
     Step,
     TrainingStep,
 )
 from opendrivevla_ros.training.autovla.reinforcement import Reinforcement, Reward
-from opendrivevla_ros.training.autovla.sight import SeenMoments, SightTraining
+from opendrivevla_ros.training.autovla.sight import SeenMoments, SightTraining, sight_of
 from opendrivevla_ros.training.autovla.teacher import check_teacher, read_plans, write_plans
 from opendrivevla_ros.training.corpus import world_corpus
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.muon import by_muon
 from opendrivevla_ros.training.own_drives import draw_own_drives
-from opendrivevla_ros.training.recipe import EXPERT, OwnDrivesStep
+from opendrivevla_ros.training.recipe import EXPERT, HELD_OUT, OwnDrivesStep
 from opendrivevla_ros.training.step_run import StepRun
 
 PLANS = "teacher_plans"  # the folder
+GROUND = "ground"  # that of what sight has read
+ERRORS = "errors.json"  # of a step of proposals, on held-out drives
 TEACHER = "teacher.sha256"  # beside the plans: of the weights that wrote them
 ROUNDS = 1024  # of all moments of a reinforcement, with answers drawn anew, before their seeds repeat
 
@@ -100,8 +106,13 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         return load_tokenizer(folder)
 
     def config(self) -> AutoVlaConfig:
-        """Of the checkpoint that is made. Raises CheckpointError."""
-        return small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
+        """Of the checkpoint that is made, as it is by now. Raises CheckpointError."""
+        config = small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
+        measured = [self.folder / step.name / ERRORS for step in self.recipe.steps if isinstance(step, ProposalStep)]
+        if known := [path for path in measured if path.is_file()]:
+            errors = tuple(tuple(pair) for pair in json.loads(known[-1].read_text()))
+            config = replace(config, proposal_errors=errors)
+        return config
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the policy drive as it is by now, or the expert; yields the share that is done.
@@ -132,44 +143,71 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
             for share in write_plans(self.drives(kind), folder / kind, teacher, processes):
                 yield (number + share) / len(step.reads)
 
+    def look(self, kind: str, processes: int) -> Iterator[float]:
+        """Has sight read the ground at the moments of drives, for steps of proposals; yields the share that is done.
+
+        Raises TrainingError where sight has not learned yet.
+        """
+        seen_by = next((step for step in reversed(self.recipe.steps) if isinstance(step, SightStep)), None)
+        checkpoint = self.folder / GROUND / "checkpoint"
+        if seen_by is not None and not checkpoint.is_dir():
+            model = AutoVlaModel(self.config())
+            model.load_state_dict(self.weights_after(seen_by))
+            self._checkpoint(model, checkpoint, text=f"to read the ground with, after {seen_by.name}\n")
+        source = checkpoint if seen_by is not None else self.start
+        if source is None:
+            raise TrainingError("nothing of this recipe learned to see; keep its stage sight, or give --start")
+        yield from write_ground(self.drives(kind), self._ground(kind), source, processes=processes)
+
     def run(self, step: TrainingStep) -> None:
         """Trains a step to its end, from where it stands. Raises TrainingError."""
         state = PartialState(cpu=not torch.cuda.is_available())  # else it takes no notice of the other processes
         loop, folder = shared_out(step.loop, state.num_processes), self.folder / step.name
         model = self._model_before(step).train()
+        training, samples, matrices = self._training(step, model, state.device)
+        groups = by_muon(parameter_groups(training, loop.weight_decay), matrices)
+        train(training, samples, list, groups, loop, folder)
+        if state.is_main_process:
+            if isinstance(training, Reinforcement) and training.low_rank is not None:
+                training.low_rank.write()
+            if isinstance(step, ProposalStep) and HELD_OUT in [other.name for other in self.recipe.steps]:
+                errors = proposal_errors(GroundMoments([self._ground(HELD_OUT)]), sight_of(model.cpu().eval()))
+                (folder / ERRORS).write_text(json.dumps(errors))
+            self._leave_weights(step, model)
+
+    def _training(
+        self, step: TrainingStep, model: AutoVlaModel, device: torch.device
+    ) -> tuple[nn.Module, Dataset[Any], list[nn.Parameter]]:
+        """What a step trains, from what, and which matrices of it learn by Muon."""
+        if isinstance(step, ProposalStep):
+            proposals = ProposalTraining(model)
+            return proposals, GroundMoments([self._ground(kind) for kind in step.reads]), proposals.inner_matrices()
         tokenizer = self.tokenizer()
         actions = action_tokens(model.autovla_config, tokenizer, self.codebook())
         rounds = ROUNDS if isinstance(step, ReinforcementStep) else 1
         stores = [self.drives(kind) for kind in step.reads]
-        own_examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, rounds=rounds)
-        examples: PlanExamples | TaughtExamples | SeenMoments = own_examples
-        training: SightTraining | AnswerTraining | Distillation | Reinforcement
+        examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, rounds=rounds)
         if isinstance(step, SightStep):
             model.requires_grad_(False).model.visual.requires_grad_(True)
-            training, examples = SightTraining(model), SeenMoments(own_examples, model.autovla_config.cameras)
-        elif isinstance(step, AnswerStep):
-            model.model.visual.requires_grad_(step.vision)
-            training = AnswerTraining(
-                model,
-                tokenizer,
-                actions,
-                reasoning_weight=step.reasoning_weight,
-                asks_points=step.asks_points,
-            )
-            if isinstance(step, DistillationStep):
-                training, examples = self._taught(step, training, own_examples, stores, state.device)
-        else:
-            training = Reinforcement(model, tokenizer, actions, self._reward, step.grpo, seed=loop.seed)
-        groups = parameter_groups(training, loop.weight_decay)
-        if isinstance(step, SightStep):
-            groups = by_muon(groups, inner_matrices(model.model.visual.blocks))
-        elif isinstance(step, AnswerStep) and step.muon:
-            groups = by_muon(groups, inner_matrices(model.model.language_model.layers))
-        train(training, examples, list, groups, loop, folder)
-        if state.is_main_process:
-            if isinstance(training, Reinforcement) and training.low_rank is not None:
-                training.low_rank.write()
-            self._leave_weights(step, model)
+            sight_of(model).requires_grad_(True)
+            seen = SeenMoments(examples, model.autovla_config.cameras)
+            return SightTraining(model), seen, inner_matrices(model.model.visual.blocks)
+        if isinstance(step, ReinforcementStep):
+            seed = step.loop.seed
+            return Reinforcement(model, tokenizer, actions, self._reward, step.grpo, seed=seed), examples, []
+        model.model.visual.requires_grad_(step.vision)
+        if model.sight is not None:
+            model.sight.requires_grad_(False)
+        answers = AnswerTraining(
+            model, tokenizer, actions, reasoning_weight=step.reasoning_weight, asks_points=step.asks_points
+        )
+        matrices = inner_matrices(model.model.language_model.layers) if step.muon else []
+        if isinstance(step, DistillationStep):
+            return *self._taught(step, answers, examples, stores, device), matrices
+        return answers, examples, matrices
+
+    def _ground(self, kind: str) -> Path:
+        return self.folder / GROUND / kind
 
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it.
