@@ -104,6 +104,7 @@ def test_patches_are_embedded_as_transformers_convolves_them():
     vision, embedding = model.autovla_config.vision, model.model.visual.patch_embed
     patches = torch.randn(7, 3 * vision.temporal_patch * vision.patch**2)
     theirs = Qwen2_5_VisionPatchEmbed(vision.patch, vision.temporal_patch, 3, vision.hidden_size)
+    assert not isinstance(embedding, type(theirs))
     theirs.load_state_dict(embedding.state_dict())
     torch.testing.assert_close(embedding(patches), theirs(patches))
 

@@ -60,6 +60,25 @@ def test_only_tokens_that_show_a_cell_change_it():
         assert of_camera.tolist() == [number == camera for number in range(len(FRONT_CAMERAS))]
 
 
+def test_a_cell_is_what_the_pictures_show_at_its_points():
+    model = tiny_model(sight_width=WIDTH)
+    config = model.autovla_config
+    height, width = (side // 28 for side in reversed(config.image_size))
+    tokens = torch.randn(1, len(FRONT_CAMERAS), 2, height, width, WIDTH)  # two times
+    places = places_in(make_rig(), FRONT_CAMERAS)
+    found = sight_of(model).lifted(tokens.flatten(1, 4), places[None])
+    sampled = torch.nn.functional.grid_sample(
+        tokens[0].permute(0, 1, 4, 2, 3).flatten(1, 2),
+        places.nan_to_num(posinf=-2.0)[:, None],
+        padding_mode="border",
+        align_corners=False,
+    )[:, :, 0]  # [cameras, times * C, P]
+    seen = places.isfinite().all(-1)
+    total = (sampled * seen[:, None]).sum(0).unflatten(1, (SIDE * SIDE, -1)).sum(2)
+    often = seen.sum(0).unflatten(0, (SIDE * SIDE, -1)).sum(1).clamp(min=1)
+    torch.testing.assert_close(found[0], (total / often).unflatten(1, (SIDE, SIDE)), atol=1e-4, rtol=1e-4)
+
+
 def test_a_handful_of_moments_is_learned_by_the_tower_and_by_what_reads_it(moments: SeenMoments):
     torch.manual_seed(0)
     model = tiny_model(sight_width=WIDTH)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.core.geometry import Array, apply
@@ -61,16 +60,40 @@ class Sight(nn.Module):
 
     def lifted(self, tokens: Tensor, places: Tensor) -> Tensor:
         """The mean of those tokens [B, V, C] that show points above a cell: [B, times * C, rows, columns]."""
-        batch, count = len(tokens), places.shape[2]
-        maps = tokens.reshape(batch * self._cameras, self._times, self._rows, self._columns, -1)
-        maps = maps.permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B * cameras, times * C, rows, columns]
-        shown = places.isfinite().all(-1).to(tokens.dtype)  # [B, cameras, P]
-        grid = places.nan_to_num(posinf=-2.0).reshape(batch * self._cameras, 1, count, 2)
-        sampled = F.grid_sample(maps, grid.to(maps.dtype), padding_mode="border", align_corners=False)
-        sampled = sampled.unflatten(0, (batch, self._cameras)).squeeze(3) * shown[:, :, None]
-        total = sampled.sum(1).unflatten(2, (GROUND_SIZE**2, -1)).sum(3)
-        often = shown.sum(1).unflatten(1, (GROUND_SIZE**2, -1)).sum(2).clamp(min=1)
-        return (total / often[:, None]).unflatten(2, (GROUND_SIZE, GROUND_SIZE))
+        shares = _shares(places, self._rows, self._columns)  # [B, cells, K]
+        maps = tokens.unflatten(1, (self._cameras, self._times, -1)).transpose(1, 2).flatten(2, 3)  # [B, times, K, C]
+        found = shares.to(maps.dtype)[:, None] @ maps
+        return found.transpose(2, 3).flatten(1, 2).unflatten(2, (GROUND_SIZE, GROUND_SIZE))
+
+
+def _shares(places: Tensor, rows: int, columns: int) -> Tensor:
+    """Which shares the tokens of all cameras' pictures, rows by columns each, have in each cell: [B, cells, K].
+
+    places: [B, cameras, P, 2], the points of each cell together. A point is seen where it lies between the middles of
+    four tokens (bilinear), and nearest the edge by those at the edge; a cell by the mean of its points that are seen.
+    """
+    batch, cameras, count = places.shape[:3]
+    seen = places.isfinite().all(-1)
+    at = (places.nan_to_num(posinf=0.0) + 1) / 2 * places.new_tensor([columns, rows]) - 0.5
+    last = places.new_tensor([columns - 1, rows - 1])
+    at = at.clamp(min=torch.zeros_like(last), max=last)
+    first = at.floor()
+    beyond = at - first
+    point = torch.arange(count, device=places.device) // (count // GROUND_SIZE**2)  # the cell of each
+    camera = torch.arange(cameras, device=places.device)[:, None]
+    shares = places.new_zeros(batch, GROUND_SIZE**2 * cameras * rows * columns)
+    for right in (0, 1):
+        for below in (0, 1):
+            corner = torch.minimum(first + first.new_tensor([right, below]), last).long()
+            token = (camera * rows + corner[..., 1]) * columns + corner[..., 0]
+            weight = (beyond[..., 0] if right else 1 - beyond[..., 0]) * (
+                beyond[..., 1] if below else 1 - beyond[..., 1]
+            )
+            place = point * (cameras * rows * columns) + token
+            shares.scatter_add_(1, place.flatten(1), (weight * seen).flatten(1))
+    found = shares.unflatten(1, (GROUND_SIZE**2, -1))
+    often = seen.to(places.dtype).sum(1).unflatten(1, (GROUND_SIZE**2, -1)).sum(2).clamp(min=1)
+    return found / often[..., None]
 
 
 def places_in(rig: CameraRig, cameras: Sequence[str]) -> Tensor:
