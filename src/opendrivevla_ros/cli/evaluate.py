@@ -143,6 +143,48 @@ def faults(
     console.print(f"figures in {output}/results.json, table in {output}/results.md", soft_wrap=True)
 
 
+@app.command()
+def modes(
+    checkpoint: Annotated[str, typer.Argument(help="Name or checkpoint folder of a model that thinks.")],
+    output: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("modes_output"),
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model, such as the one before reinforcement, beside it; may be repeated."),
+    ] = None,
+    scenarios: Annotated[int, typer.Option(min=1, help="Scenarios, families by turns.")] = 70,
+    processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
+    write: Annotated[
+        list[Path] | None, typer.Option(help="Markdown file that gets the table between its marks; may be repeated.")
+    ] = None,
+) -> None:
+    """Have a model drive fast, slow and as it finds right, on test seeds: driver score, collisions, time, thoughts."""
+    with one_sentence_errors(), sentences():
+        from opendrivevla_ros.evaluation.figures import json_text
+        from opendrivevla_ros.evaluation.modes import compare_modes, thinking_models
+
+        require_writable(output)
+        for path in write or ():
+            section_of(path)
+
+        def run(folder: Path, progress: Callable[[float], None]) -> Figures:
+            results = compare_modes(
+                checkpoint,
+                beside=beside or (),
+                scenarios=scenarios,
+                processes=processes,
+                progress=lambda done, total: progress(done / total),
+            )
+            return Figures(json.loads(json_text(results)), results.markdown())
+
+        models = thinking_models((checkpoint, *(beside or ())))
+        described = {"models": models, "scenarios": scenarios}
+        figures = run_parts([Part("modes", described, run)], output)
+        for path in write or ():
+            write_section(path, figures["modes"].markdown)
+    console.print(Markdown(figures["modes"].markdown))
+    console.print(f"figures in {output}/results.json, table in {output}/results.md", soft_wrap=True)
+
+
 def section_of(path: Path) -> tuple[str, str]:
     """What stands before and after the place for the tables in a Markdown file. Raises CommandError."""
     content = path.read_text(encoding="utf-8")

@@ -17,11 +17,9 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
-from opendrivevla_ros.datasets.world_samples import world_observation
-from opendrivevla_ros.evaluation.driver_score import driver_score
 from opendrivevla_ros.evaluation.figures import markdown_table
+from opendrivevla_ros.evaluation.scored_drive import Interval, ScoredDrive, score_drive
 from opendrivevla_ros.evaluation.world_scenes import (
-    SCORED_S,
     EvaluationError,
     Scene,
     drive_scene,
@@ -32,20 +30,12 @@ from opendrivevla_ros.evaluation.world_scenes import (
     spread,
     work_on_one_core,
 )
-from opendrivevla_ros.evaluation.world_score import world_scene
 from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy
 from opendrivevla_ros.policies.loading import check_device
 from opendrivevla_ros.policies.opendrivevla.policy import OpenDriveVlaPolicy
 from opendrivevla_ros.policies.registry import PRECISIONS, load_policy
-from opendrivevla_ros.world.expert import roll_out
-from opendrivevla_ros.world.families import make_scenario
-from opendrivevla_ros.world.outcome import drive
-from opendrivevla_ros.world.policy_driver import PolicyDriver
-from opendrivevla_ros.world.simulation import World
-from opendrivevla_ros.world.vehicle import EgoCommand
 
 FULL, HALF = "float32", "bfloat16"  # what bytes, times and plans are compared with
-NORMAL_QUANTILE = 1.959964  # of 97.5 %
 Progress = Callable[[float], None]
 Quantised = OpenDriveVlaPolicy | AutoVlaPolicy  # who have a language model
 
@@ -63,13 +53,11 @@ class Driving:
     interval: tuple[float, float]
 
     @classmethod
-    def of(cls, drives: Sequence[tuple[float, bool]]) -> "Driving":
-        """Of each scenario's score and whether it passed."""
-        scores = np.array([score for score, _ in drives])
-        mean = float(scores.mean())
-        half = NORMAL_QUANTILE * float(scores.std(ddof=1)) / len(scores) ** 0.5 if len(scores) > 1 else 1.0
-        interval = (max(0.0, mean - half), min(1.0, mean + half))
-        return cls(len(drives), sum(passed for _, passed in drives), mean, interval)
+    def of(cls, drives: Sequence[ScoredDrive]) -> "Driving":
+        """Of each scenario's drive."""
+        score = Interval.of([one.score for one in drives])
+        interval = (max(0.0, score.low), min(1.0, score.high))
+        return cls(len(drives), sum(one.passed for one in drives), score.mean, interval)
 
 
 @dataclass(frozen=True)
@@ -312,22 +300,5 @@ def _driver(checkpoint: str, device: str, precision: str) -> DrivingPolicy:
     return policy
 
 
-def _drive(task: _Task) -> tuple[float, bool]:
-    """The mean driver score of one drive's plans, and whether it passed."""
-    policy = _driver(task.checkpoint, task.device, task.precision)
-    renderer = renderer_for(policy)
-    driver = PolicyDriver(policy, lambda world: world_observation(world, renderer))
-    scores: list[float] = []
-
-    def scored(world: World) -> EgoCommand:
-        plans, calls = driver.plans, len(driver.plan_seconds)
-        command = driver(world)
-        if driver.plans > plans and driver.trajectory is not None:
-            scene = world_scene(world, roll_out(world))
-            scores.append(driver_score(driver.trajectory, scene, horizon_s=SCORED_S).score)
-        elif len(driver.plan_seconds) > calls:
-            scores.append(0.0)
-        return command
-
-    outcome = drive(World(make_scenario(task.scene.family, task.scene.seed)), scored)
-    return float(np.mean(scores)), outcome.passed
+def _drive(task: _Task) -> ScoredDrive:
+    return score_drive(_driver(task.checkpoint, task.device, task.precision), task.scene)

@@ -8,9 +8,8 @@ import numpy as np
 
 from opendrivevla_ros.core.geometry import Array, apply
 from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.plan import PlanError
+from opendrivevla_ros.core.plan import Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
-from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.world.simulation import World
 from opendrivevla_ros.world.tracking import STOPPING_DECELERATION, TrajectoryTracker
 from opendrivevla_ros.world.vehicle import EgoCommand
@@ -34,7 +33,7 @@ class PolicyDriver:
         self.failures: Counter[str] = Counter()
         self.plan_seconds: list[float] = []
         self.last_plan: Array | None = None
-        self.trajectory: Trajectory | None = None  # the last plan's, in base_link at its instant
+        self.plan: Plan | None = None  # the last one
         policy.reset()
 
     def __call__(self, world: World) -> EgoCommand:
@@ -49,7 +48,7 @@ class PolicyDriver:
         observation = self._observe(world)
         started = time.perf_counter()
         try:
-            self.trajectory = trajectory = self._policy.plan(observation).trajectory
+            self.plan = plan = self._policy.plan(observation)
         except PlanError as error:
             self.failures[error.failure.name.lower()] += 1
             return
@@ -57,5 +56,6 @@ class PolicyDriver:
             self.plan_seconds.append(time.perf_counter() - started)
         self.plans += 1
         pose = world.ego.base_to_world
+        trajectory = plan.trajectory
         self._tracker = TrajectoryTracker(trajectory, pose, world.time_ns)
         self.last_plan = apply(pose, np.column_stack([trajectory.xy, np.zeros(len(trajectory))]))[:, :2]
