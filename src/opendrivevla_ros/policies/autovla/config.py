@@ -146,8 +146,8 @@ def base() -> AutoVlaConfig:
     return AutoVlaConfig()
 
 
-# Of one such query, after 1,200 steps of 128, at 280 moments of the expert's undisturbed drives in scenarios of which it
-# had seen nothing; a recipe measures its own.
+# Of one such query, after 1,200 steps of 128, at 280 moments of drives of the expert, whom nobody disturbed, in
+# scenarios of which it had seen nothing; a recipe measures its own.
 SMALL_PROPOSAL_ERRORS = (
     (0.032, 0.012),
     (0.11, 0.047),
