@@ -150,7 +150,7 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         """
         seen_by = next((step for step in reversed(self.recipe.steps) if isinstance(step, SightStep)), None)
         checkpoint = self.folder / GROUND / "checkpoint"
-        if seen_by is not None and not checkpoint.is_dir():
+        if seen_by is not None:
             model = AutoVlaModel(self.config())
             model.load_state_dict(self.weights_after(seen_by))
             self._checkpoint(model, checkpoint, text=f"to read the ground with, after {seen_by.name}\n")
