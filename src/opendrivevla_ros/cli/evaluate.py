@@ -125,9 +125,6 @@ def faults(
     with one_sentence_errors(), sentences():
         from opendrivevla_ros.evaluation.fault_report import FaultSettings, markdown, run_faults
 
-        require_writable(output)
-        for path in write or ():
-            section_of(path)
         default = FaultSettings()
         settings = FaultSettings(scenarios, tuple(dict.fromkeys(fault or default.faults)))
 
@@ -136,11 +133,7 @@ def faults(
             return Figures(results, markdown(results))
 
         described = {**asdict(settings), "split": settings.split.name.lower()}
-        figures = run_parts([Part("faults", described, run)], output)
-        for path in write or ():
-            write_section(path, figures["faults"].markdown)
-    console.print(Markdown(figures["faults"].markdown))
-    console.print(f"figures in {output}/results.json, table in {output}/results.md", soft_wrap=True)
+        _evaluate_alone(Part("faults", described, run), output, write or ())
 
 
 @app.command()
@@ -162,27 +155,31 @@ def modes(
         from opendrivevla_ros.evaluation.figures import json_text
         from opendrivevla_ros.evaluation.modes import compare_modes, thinking_models
 
-        require_writable(output)
-        for path in write or ():
-            section_of(path)
+        sources = (checkpoint, *(beside or ()))
 
         def run(folder: Path, progress: Callable[[float], None]) -> Figures:
             results = compare_modes(
-                checkpoint,
-                beside=beside or (),
+                sources,
                 scenarios=scenarios,
                 processes=processes,
                 progress=lambda done, total: progress(done / total),
             )
             return Figures(json.loads(json_text(results)), results.markdown())
 
-        models = thinking_models((checkpoint, *(beside or ())))
-        described = {"models": models, "scenarios": scenarios}
-        figures = run_parts([Part("modes", described, run)], output)
-        for path in write or ():
-            write_section(path, figures["modes"].markdown)
-    console.print(Markdown(figures["modes"].markdown))
-    console.print(f"figures in {output}/results.json, table in {output}/results.md", soft_wrap=True)
+        described = {"models": thinking_models(sources), "scenarios": scenarios}
+        _evaluate_alone(Part("modes", described, run), output, write or ())
+
+
+def _evaluate_alone(part: Part, output: Path, write: Sequence[Path]) -> None:
+    """Evaluates one part into a folder, shows its tables, and puts them into the files that have a place for them."""
+    require_writable(output)
+    for path in write:
+        section_of(path)
+    tables = run_parts([part], output)[part.name].markdown
+    for path in write:
+        write_section(path, tables)
+    console.print(Markdown(tables))
+    console.print(f"figures in {output}/results.json, tables in {output}/results.md", soft_wrap=True)
 
 
 def section_of(path: Path) -> tuple[str, str]:

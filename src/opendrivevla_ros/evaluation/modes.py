@@ -81,18 +81,17 @@ class Modes:
 
 
 def compare_modes(
-    checkpoint: str,
+    sources: Sequence[str],
     *,
-    beside: Sequence[str] = (),
     scenarios: int,
     processes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Modes:
-    """Every mode of a model by name or folder, and of those beside it.
+    """Every mode of models by name or folder, the judged one first.
 
     scenarios: of test seeds, families by turns. Raises CheckpointError, and EvaluationError for one that never thinks.
     """
-    sources = tuple(dict.fromkeys([checkpoint, *beside]))
+    sources = tuple(dict.fromkeys(sources))
     thinking_models(sources)
     scenes = evaluation_scenes(scenarios)
     tasks = [_Task(source, mode, scene) for source in sources for mode in MODES for scene in scenes]
