@@ -45,8 +45,8 @@ def test_the_ground_is_what_the_model_reads_when_it_drives(checkpoint: Path, sto
     read = []
     own = sight_of(model).forward
 
-    def noted(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        read.append(own(tokens, places))
+    def noted(patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        read.append(own(patches, places))
         return read[-1]
 
     sight_of(model).forward = noted  # type: ignore[method-assign]

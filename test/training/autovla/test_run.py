@@ -47,7 +47,7 @@ TINY = AutoVlaRecipe(
         OwnDrivesStep(HELD_OUT, first=4, scenarios=1, driver=EXPERT),
         SightStep("sight", TWO_STEPS),
         ProposalStep("proposals", TWO_STEPS),
-        AnswerStep("answers", TWO_STEPS, asks_points=True),
+        AnswerStep("answers", TWO_STEPS, asks_points=True, vision=False),
         OwnDrivesStep("own_drives", first=8, scenarios=1),
         ReinforcementStep("reinforcement", TWO_STEPS, GRPO, reads=(TRAIN, "own_drives")),
         ReinforcementStep("low_rank", TWO_STEPS, replace(GRPO, rank=2)),
@@ -115,7 +115,9 @@ def test_only_the_query_learns_in_a_step_of_proposals_and_sight_rests_after_it(r
     changed = {name for name in seen if not torch.equal(seen[name], proposed[name])}
     assert changed
     assert all(name.startswith("sight.query.") for name in changed)
-    assert all(torch.equal(proposed[name], answered[name]) for name in proposed if name.startswith("sight."))
+    kept = {name for name in proposed if torch.equal(proposed[name], answered[name])}
+    assert all(name in kept for name in proposed if name.startswith(("sight.", "model.visual.blocks.")))
+    assert not any(name in kept for name in proposed if name.startswith("model.visual.merger.mlp."))
 
 
 def test_nothing_can_look_before_something_learned_to_see(tmp_path: Path):

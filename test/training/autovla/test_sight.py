@@ -12,8 +12,9 @@ from training.autovla.warm import actions, dataset
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.policies.autovla.config import FRONT_CAMERAS
+from opendrivevla_ros.policies.autovla.images import patches
 from opendrivevla_ros.policies.autovla.sight import GROUND_SIZE as SIDE
-from opendrivevla_ros.policies.autovla.sight import places_in
+from opendrivevla_ros.policies.autovla.sight import lift, places_in
 from opendrivevla_ros.training.autovla.examples import PlanExamples
 from opendrivevla_ros.training.autovla.sight import SeenMoments, SightTraining, sight_of
 from opendrivevla_ros.training.errors import TrainingError
@@ -48,27 +49,43 @@ def test_the_ground_ahead_is_where_the_cameras_see_it():
     assert (down.diff() < 0).all()  # the further, the higher in the picture
 
 
-def test_only_tokens_that_show_a_cell_change_it():
-    model = tiny_model(sight_width=WIDTH)
-    config = model.autovla_config
-    tokens = torch.randn(1, len(config.cameras) * config.video_tokens, WIDTH, requires_grad=True)
+def test_patches_stand_where_their_pixels_are():
+    model = tiny_model(sight_width=WIDTH, image_size=(224, 168))  # wider and higher than a window
+    model.model.visual.blocks = torch.nn.ModuleList()  # so that a patch knows of no other
+    vision, config = model.autovla_config.vision, model.autovla_config
+    size = (config.frames, 3, config.image_size[1], config.image_size[0])
+
+    def patches_of(frames: torch.Tensor) -> torch.Tensor:
+        videos = [patches(video, patch=vision.patch, temporal_patch=2, merge=vision.merge) for video in frames]
+        (found,) = model.seen([torch.cat(videos)]).patches
+        return found
+
+    black = torch.zeros(3, *size, dtype=torch.uint8)
+    before = patches_of(black)
+    assert before.shape == (3, 2, 12, 16, vision.hidden_size)
+    for camera, time, row, column in ((0, 0, 0, 0), (1, 1, 9, 3), (2, 0, 5, 14), (1, 0, 11, 15)):
+        frames = black.clone()
+        y, x = row * vision.patch, column * vision.patch
+        frames[camera, 2 * time, :, y : y + vision.patch, x : x + vision.patch] = 255
+        changed = (patches_of(frames) != before).any(-1).nonzero().tolist()
+        assert changed == [[camera, time, row, column]]
+
+
+def test_only_patches_that_show_a_cell_change_it():
+    features = torch.randn(1, len(FRONT_CAMERAS), 2, 4, 8, WIDTH, requires_grad=True)
     places = places_in(make_rig(), FRONT_CAMERAS)[None]
     for column, row, camera in ((SIDE // 2, SIDE - 1, FRONT), (0, 4, LEFT), (SIDE - 1, 4, RIGHT)):
-        cells = sight_of(model).lifted(tokens, places)[0, :, row, column]
-        (gradient,) = torch.autograd.grad(cells.abs().sum(), tokens)
-        of_camera = gradient[0].abs().sum(1).unflatten(0, (len(FRONT_CAMERAS), -1)).sum(1) > 0
+        cells = lift(features, places)[0, :, row, column]
+        (gradient,) = torch.autograd.grad(cells.abs().sum(), features)
+        of_camera = gradient[0].abs().flatten(1).sum(1) > 0
         assert of_camera.tolist() == [number == camera for number in range(len(FRONT_CAMERAS))]
 
 
 def test_a_cell_is_what_the_pictures_show_at_its_points():
-    model = tiny_model(sight_width=WIDTH)
-    config = model.autovla_config
-    height, width = (side // 28 for side in reversed(config.image_size))
-    tokens = torch.randn(1, len(FRONT_CAMERAS), 2, height, width, WIDTH)  # two times
+    features = torch.randn(1, len(FRONT_CAMERAS), 2, 4, 8, WIDTH)
     places = places_in(make_rig(), FRONT_CAMERAS)
-    found = sight_of(model).lifted(tokens.flatten(1, 4), places[None])
     sampled = torch.nn.functional.grid_sample(
-        tokens[0].permute(0, 1, 4, 2, 3).flatten(1, 2),
+        features[0].permute(0, 1, 4, 2, 3).flatten(1, 2),
         places.nan_to_num(posinf=-2.0)[:, None],
         padding_mode="border",
         align_corners=False,
@@ -76,7 +93,8 @@ def test_a_cell_is_what_the_pictures_show_at_its_points():
     seen = places.isfinite().all(-1)
     total = (sampled * seen[:, None]).sum(0).unflatten(1, (SIDE * SIDE, -1)).sum(2)
     often = seen.sum(0).unflatten(0, (SIDE * SIDE, -1)).sum(1).clamp(min=1)
-    torch.testing.assert_close(found[0], (total / often).unflatten(1, (SIDE, SIDE)), atol=1e-4, rtol=1e-4)
+    wanted = (total / often).unflatten(1, (SIDE, SIDE))
+    torch.testing.assert_close(lift(features, places[None])[0], wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_handful_of_moments_is_learned_by_the_tower_and_by_what_reads_it(moments: SeenMoments):

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,14 +87,22 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
 
         videos: patches of all videos, one after the other (see `images.patches`).
         """
-        return self.embed_seen(ids, self.seen([videos])[0], vision_ids)
+        return self.embed_seen(ids, self.seen([videos]).tokens[0], vision_ids)
 
-    def seen(self, videos: Sequence[Tensor]) -> Tensor:
-        """What the tower makes of the videos of B prompts, each as for `embed_prompt`: tokens [B, V, hidden]."""
-        weights = self.lm_head.weight
-        grid = self._grid(weights.device).repeat(len(videos), 1)
-        found: Tensor = self.model.visual(torch.cat(list(videos)).to(weights), grid_thw=grid).pooler_output
-        return found.unflatten(0, (len(videos), -1))
+    def seen(self, videos: Sequence[Tensor]) -> "Seen":
+        """What the tower makes of the videos of B prompts, each as for `embed_prompt`."""
+        weights, vision = self.lm_head.weight, self.autovla_config.vision
+        grid = self._grid(weights.device)
+        found = self.model.visual(torch.cat(list(videos)).to(weights), grid_thw=grid.repeat(len(videos), 1))
+        tokens = found.pooler_output.unflatten(0, (len(videos), -1))
+        if self.sight is None:
+            return Seen(tokens, None)
+        times, rows, columns = (int(count) for count in grid[0])
+        merged = times, rows // vision.merge, columns // vision.merge
+        states = found.last_hidden_state.unflatten(0, (len(videos), len(grid), -1, vision.merge**2))
+        states = states[:, :, _places_of_tokens(*merged, vision.window // (vision.merge * vision.patch))]
+        states = states.unflatten(2, merged).unflatten(5, (vision.merge, vision.merge))
+        return Seen(tokens, states.transpose(4, 5).flatten(5, 6).flatten(3, 4))
 
     def embed_seen(self, ids: list[int], seen: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
         """As `embed_prompt`, from the tokens [V, hidden] of the videos."""
@@ -115,15 +123,16 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         )
         return embeddings[0], positions[:, 0]
 
-    def ground(self, seen: Tensor, rigs: Sequence[CameraRig]) -> Tensor:
-        """The ground ahead [B, rows, columns, width] from the tower's tokens [B, V, hidden], see `Sight`."""
+    def ground(self, seen: "Seen", rigs: Sequence[CameraRig]) -> Tensor:
+        """The ground ahead [B, rows, columns, width], see `Sight`."""
         assert self.sight is not None
+        assert seen.patches is not None
         places = torch.stack([places_in(rig, self.autovla_config.cameras) for rig in rigs])
         weights = self.sight.read.weight
-        found: Tensor = self.sight(seen.to(weights), places.to(weights))
+        found: Tensor = self.sight(seen.patches.to(weights), places.to(weights))
         return found
 
-    def proposed(self, seen: Tensor, observations: Sequence[Observation]) -> list[Array]:
+    def proposed(self, seen: "Seen", observations: Sequence[Observation]) -> list[Array]:
         """The paths [6, 2] that sight proposes at each observation: base_link every 0.5 s, in base_link, metres."""
         assert self.sight is not None
         ground = self.ground(seen, [observation.rig for observation in observations])
@@ -133,7 +142,7 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
 
     @torch.no_grad()
     def priors(
-        self, codebook: ActionCodebook, seen: Tensor, observations: Sequence[Observation]
+        self, codebook: ActionCodebook, seen: "Seen", observations: Sequence[Observation]
     ) -> list[ActionPrior] | None:
         """What is known of the actions at each observation; None for a model that proposes nothing."""
         if not (errors := self.autovla_config.proposal_errors):
@@ -146,6 +155,24 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         width, height = config.image_size
         patch, times = config.vision.patch, config.frames // config.vision.temporal_patch
         return torch.tensor([(times, height // patch, width // patch)] * len(config.cameras), device=device)
+
+
+def _places_of_tokens(times: int, rows: int, columns: int, window: int) -> Tensor:
+    """Where each token of a video, by time, row and column, stands among the blocks' states, which are by windows."""
+    time, row, column = np.indices((times, rows, columns)).reshape(3, -1)
+    order = np.lexsort((column % window, row % window, column // window, row // window, time))
+    return torch.from_numpy(np.argsort(order))
+
+
+class Seen(NamedTuple):
+    """What the tower makes of B videos.
+
+    tokens: [B, V, hidden], of the language model. patches: [B, cameras, times, rows, columns, vision hidden], what
+    they were merged from, for a model with `Sight`.
+    """
+
+    tokens: Tensor
+    patches: Tensor | None
 
 
 class _PatchEmbedding(nn.Module):

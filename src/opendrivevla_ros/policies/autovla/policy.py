@@ -22,7 +22,7 @@ from opendrivevla_ros.language.generation import generate_text
 from opendrivevla_ros.language.quantisation import quantise, weight_bytes
 from opendrivevla_ros.language.thinking import Thinker, Thought
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
-from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds, action_tokens
+from opendrivevla_ros.policies.autovla.model import AutoVlaModel, Seen, VisionIds, action_tokens
 from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, FAST_WORDS, TEMPLATE
 from opendrivevla_ros.policies.autovla.reading import Memory, PromptReader
 from opendrivevla_ros.policies.checks import check_observation
@@ -152,9 +152,9 @@ class AutoVlaPolicy:
             self._memory = self._reader.followed(self._memory, observation)
             videos = self._reader.videos(self._memory, self._device)
             preprocessed = time.perf_counter()
-            tokens = self._see(videos, deadline)
-            embeddings, positions = self._model.embed_seen(ids, tokens, self._vision_ids)
-            priors = self._model.priors(self._actions.codebook, tokens[None], [observation])
+            found = self._see(videos, deadline)
+            embeddings, positions = self._model.embed_seen(ids, found.tokens[0], self._vision_ids)
+            priors = self._model.priors(self._actions.codebook, found, [observation])
             seen = time.perf_counter()
             hidden = self._prefill(ids, embeddings, positions, deadline)
             prefilled = time.perf_counter()
@@ -213,8 +213,8 @@ class AutoVlaPolicy:
                 prompt = self._reader.question_prompt(observation, question)
                 ids = self._tokenize(prompt, self._positions - self.config.max_new_tokens)
                 videos = self._reader.videos(self._reader.followed(self._memory, observation), self._device)
-                tokens = self._see(videos, Deadline())
-                embeddings, positions = self._model.embed_seen(ids, tokens, self._vision_ids)
+                found = self._see(videos, Deadline())
+                embeddings, positions = self._model.embed_seen(ids, found.tokens[0], self._vision_ids)
             if self._answerer is None:  # of its own, so that a plan between two pieces does no harm
                 self._answerer = Decoder(self._model, max_length=self._positions)
             empty = True
@@ -262,11 +262,10 @@ class AutoVlaPolicy:
             )
         return ids
 
-    def _see(self, videos: Tensor, deadline: Deadline) -> Tensor:
-        """The tower's tokens [V, hidden] of the videos."""
+    def _see(self, videos: Tensor, deadline: Deadline) -> Seen:
         self._deadline = deadline
         try:
-            return self._model.seen([videos])[0]
+            return self._model.seen([videos])
         finally:
             self._deadline = Deadline()
 

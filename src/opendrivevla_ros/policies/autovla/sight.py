@@ -1,9 +1,10 @@
-"""What the small model's tokens of pictures say of the ground ahead, and the path that is proposed from it.
+"""What the small model's pictures say of the ground ahead, and the path that is proposed from it.
 
 The published model begins with a tower that others trained on more pictures than a small one will ever see. The small
-one starts from nothing, and what it learns to see is where things are on the ground: at each cell those of its tokens
-that show it, as in Simple-BEV (arXiv 2206.07959). A query of the ego looks there, as OpenDriveVLA's does, and proposes
-a path, by which the model's actions are weighed.
+one starts from nothing, and what it learns to see is where things are on the ground: at each cell those patches that
+show it, as in Simple-BEV (arXiv 2206.07959). They are read before the tower merges four into one token of the language
+model, which holds no more of where they were. A query of the ego looks there, as OpenDriveVLA's does, and proposes a
+path, by which the model's actions are weighed.
 """
 
 from collections.abc import Sequence
@@ -27,27 +28,26 @@ QUERY_LAYERS, MIXED = 2, 2
 
 
 class Sight(nn.Module):
-    """Reads the tower's tokens [B, V, hidden] of a configuration's videos."""
+    """Reads what the tower's blocks made of patches: [B, cameras, times, rows, columns, vision hidden]."""
 
     def __init__(self, config: AutoVlaConfig) -> None:
         super().__init__()
         width = config.sight_width
-        self._cameras, self._times = len(config.cameras), config.frames // config.vision.temporal_patch
-        side = config.vision.patch * config.vision.merge
-        self._rows, self._columns = config.image_size[1] // side, config.image_size[0] // side
-        self.read = nn.Linear(config.language.hidden_size, width)
+        times = config.frames // config.vision.temporal_patch
+        self.normalise = nn.LayerNorm(config.vision.hidden_size)
+        self.read = nn.Linear(config.vision.hidden_size, width)
         self.places = nn.Parameter(torch.zeros(width, GROUND_SIZE, GROUND_SIZE))
-        self.cells = nn.Conv2d(self._times * width, width, 1)
+        self.cells = nn.Conv2d(times * width, width, 1)
         around = [layer for _ in range(MIXED) for layer in (nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))]
         self.mix = nn.Sequential(*around)
         self.query = EgoQuery(width, QUERY_LAYERS, ahead=(GROUND_SIZE, GROUND_SIZE))
 
-    def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, places: Tensor) -> Tensor:
         """The ground ahead [B, rows, columns, C], row 0 next to the ego, column 0 left.
 
         places: [B, cameras, P, 2], see `places_in`.
         """
-        lifted = self.lifted(self.read(tokens), places)
+        lifted = lift(self.read(self.normalise(patches)), places)
         ground: Tensor = self.mix(self.cells(lifted) + self.places)
         return ground.permute(0, 2, 3, 1)
 
@@ -58,19 +58,23 @@ class Sight(nn.Module):
         paths: Tensor = self.query(views).paths
         return paths
 
-    def lifted(self, tokens: Tensor, places: Tensor) -> Tensor:
-        """The mean of those tokens [B, V, C] that show points above a cell: [B, times * C, rows, columns]."""
-        shares = _shares(places, self._rows, self._columns)  # [B, cells, K]
-        maps = tokens.unflatten(1, (self._cameras, self._times, -1)).transpose(1, 2).flatten(2, 3)  # [B, times, K, C]
-        found = shares.to(maps.dtype)[:, None] @ maps
-        return found.transpose(2, 3).flatten(1, 2).unflatten(2, (GROUND_SIZE, GROUND_SIZE))
+
+def lift(patches: Tensor, places: Tensor) -> Tensor:
+    """The mean of those patches that show points above a cell: [B, times * C, cell rows, cell columns].
+
+    patches: [B, cameras, times, rows, columns, C]. places: [B, cameras, P, 2], see `places_in`.
+    """
+    shares = _shares(places, *patches.shape[3:5])  # [B, cells, K]
+    maps = patches.transpose(1, 2).flatten(2, 4)  # [B, times, K, C]
+    found = shares.to(maps.dtype)[:, None] @ maps
+    return found.transpose(2, 3).flatten(1, 2).unflatten(2, (GROUND_SIZE, GROUND_SIZE))
 
 
 def _shares(places: Tensor, rows: int, columns: int) -> Tensor:
-    """Which shares the tokens of all cameras' pictures, rows by columns each, have in each cell: [B, cells, K].
+    """Which shares the patches of all cameras' pictures, rows by columns each, have in each cell: [B, cells, K].
 
     places: [B, cameras, P, 2], the points of each cell together. A point is seen where it lies between the middles of
-    four tokens (bilinear), and nearest the edge by those at the edge; a cell by the mean of its points that are seen.
+    four patches (bilinear), and nearest the edge by those at the edge; a cell by the mean of its points that are seen.
     """
     batch, cameras, count = places.shape[:3]
     seen = places.isfinite().all(-1)
@@ -85,11 +89,11 @@ def _shares(places: Tensor, rows: int, columns: int) -> Tensor:
     for right in (0, 1):
         for below in (0, 1):
             corner = torch.minimum(first + first.new_tensor([right, below]), last).long()
-            token = (camera * rows + corner[..., 1]) * columns + corner[..., 0]
+            patch = (camera * rows + corner[..., 1]) * columns + corner[..., 0]
             weight = (beyond[..., 0] if right else 1 - beyond[..., 0]) * (
                 beyond[..., 1] if below else 1 - beyond[..., 1]
             )
-            place = point * (cameras * rows * columns) + token
+            place = point * (cameras * rows * columns) + patch
             shares.scatter_add_(1, place.flatten(1), (weight * seen).flatten(1))
     found = shares.unflatten(1, (GROUND_SIZE**2, -1))
     often = seen.to(places.dtype).sum(1).unflatten(1, (GROUND_SIZE**2, -1)).sum(2).clamp(min=1)

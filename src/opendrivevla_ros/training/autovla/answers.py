@@ -130,7 +130,7 @@ class AnswerTraining(nn.Module):
         embed = self.model.model.language_model.embed_tokens
         embeddings, positions, labels = [], [], []
         seen = self.model.seen([example.videos for example in examples])
-        for example, tokens in zip(examples, seen, strict=True):
+        for example, tokens in zip(examples, seen.tokens, strict=True):
             prompt, prompt_positions = self.model.embed_seen(list(example.ids), tokens, self._vision_ids)
             answer = torch.tensor(self.answer_ids(example), device=prompt.device)
             length, limit = len(prompt) + len(answer), self.model.autovla_config.language.max_positions
@@ -150,7 +150,7 @@ class AnswerTraining(nn.Module):
                 for prior, example in zip(priors, examples, strict=True)
                 for step in range(len(example.actions))
             ]
-            shares = torch.from_numpy(np.stack(known)).float().to(seen.device)
+            shares = torch.from_numpy(np.stack(known)).float().to(seen.tokens.device)
         pad = nn.utils.rnn.pad_sequence
         return AnswerBatch(
             embeddings=pad(embeddings, batch_first=True),

@@ -143,8 +143,8 @@ class _Reader:
                 memory = cls.reader.followed(memory, stored.sample.observation)
                 plan = plan_label(stored.sample)
                 if plan.known.all():
-                    tokens = cls.model.seen([cls.reader.videos(memory)])
-                    grounds.append(cls.model.ground(tokens, [stored.sample.observation.rig])[0].half())
+                    seen = cls.model.seen([cls.reader.videos(memory)])
+                    grounds.append(cls.model.ground(seen, [stored.sample.observation.rig])[0].half())
                     plans.append(plan)
         side, width = len(cls.model.sight.places[0]), len(cls.model.sight.places)  # type: ignore[union-attr]
         content = {

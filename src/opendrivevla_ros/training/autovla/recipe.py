@@ -43,7 +43,8 @@ class ProposalStep:
 class AnswerStep:
     """Supervised fine-tuning.
 
-    reads: TRAIN, and names of steps that drive. vision: whether the tower learns too. muon: whether the matrices of
+    reads: TRAIN, and names of steps that drive. vision: whether the tower learns too; of one that
+    has sight, what makes its tokens always does. muon: whether the matrices of
     the language layers learn by Muon (see `training.muon`), all else by AdamW. asks_points: whether the model is asked
     where the plan goes before it writes; see `answers.AnswerTraining`.
     """

@@ -126,7 +126,7 @@ class Reinforcement(nn.Module):
             )
         with torch.no_grad():
             seen = self.model.seen([example.videos])
-            prompt, positions = self.model.embed_seen(list(example.ids), seen[0], self._vision_ids)
+            prompt, positions = self.model.embed_seen(list(example.ids), seen.tokens[0], self._vision_ids)
             priors = self.model.priors(self._actions.codebook, seen, [example.sample.sample.observation])
         prior = None if priors is None else priors[0]
         (state,) = np.random.SeedSequence([self._seed, example.seed]).generate_state(1)

@@ -198,6 +198,7 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         model.model.visual.requires_grad_(step.vision)
         if model.sight is not None:
             model.sight.requires_grad_(False)
+            model.model.visual.merger.requires_grad_(True)  # sight reads before it, so nothing has taught it yet
         answers = AnswerTraining(
             model, tokenizer, actions, reasoning_weight=step.reasoning_weight, asks_points=step.asks_points
         )

@@ -83,8 +83,8 @@ class SightTraining(nn.Module):
     def forward(self, moments: Sequence[SeenMoment]) -> dict[str, Tensor]:
         """{"centres", "cell_boxes", "occupancy": see `DenseHead`, "plan": see `plan_loss`}, means."""
         sight = sight_of(self.model)
-        tokens = self.model.seen([moment.videos for moment in moments])
-        ground = sight(tokens, torch.stack([moment.places for moment in moments]))
+        patches = self.model.seen([moment.videos for moment in moments]).patches
+        ground = sight(patches, torch.stack([moment.places for moment in moments]))
         found = []
         for cells, moment in zip(ground, moments, strict=True):
             found.append(self.dense(cells.flatten(0, 1), moment.boxes, occupied(moment.map_elements))[0])
