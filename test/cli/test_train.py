@@ -141,4 +141,4 @@ def test_what_autovla_goes_on_from_is_asked_for_and_refused_elsewhere(tmp_path: 
     assert "--teacher is of autovla-small and autovla-base, not of small; leave it out" in output
     code, output = said("warp", "--preset", "autovla-small", "--output", str(tmp_path))
     assert code == 1
-    assert "unknown stage 'warp'; the recipe's are, in their order, sight, answers, own_drives" in output
+    assert "unknown stage 'warp'; the recipe's are, in their order, expert_drives, held_out_drives, sight" in output

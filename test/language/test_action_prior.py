@@ -27,8 +27,10 @@ def most_likely(prior: ActionPrior, count: int) -> list[int]:
 
 
 @settings(max_examples=40)
-@given(curvature=st.floats(-0.08, 0.08), speed=st.floats(2.0, 11.0), change=st.floats(-1.0, 1.0))
-def test_the_likeliest_actions_follow_the_path_that_is_proposed(curvature: float, speed: float, change: float):
+@given(bend=st.floats(-0.08, 0.08), speed=st.floats(2.0, 11.0), change=st.floats(-1.0, 1.0))
+def test_the_likeliest_actions_follow_the_path_that_is_proposed(bend: float, speed: float, change: float):
+    fastest = speed + 3.0 * max(change, 0.0)
+    curvature = float(np.clip(bend, -3.0 / fastest**2, 3.0 / fastest**2))  # the vehicle turns with 4 m/s^2 at most
     times = np.arange(0.0, 3.01, 0.01)
     speeds = np.clip(speed + change * times, 0.0, 11.5)
     headings = np.cumsum(speeds * curvature * 0.01)

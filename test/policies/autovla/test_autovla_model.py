@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policies.autovla.tiny import tiny_codebook, tiny_config, tiny_model, tiny_tokenizer, write_folder
+from policies.autovla.tiny import embed_prompt, tiny_codebook, tiny_config, tiny_model, tiny_tokenizer, write_folder
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 
 from opendrivevla_ros.core.ego import Command
@@ -64,7 +64,7 @@ def test_the_fast_decoder_says_what_transformers_says_after_prompt_and_text(came
     patches, vision = video_patches(config), VisionIds.of(tiny_tokenizer())
     following = [7, 300, 12, 45, 9]
     with torch.inference_mode():
-        embeddings, positions = model.embed_prompt(ids, patches, vision)
+        embeddings, positions = embed_prompt(model, ids, patches, vision)
         decoder = Decoder(model, max_length=512, rows=3)
         first = decoder.prefill(embeddings, prefix=ids[:5], positions=positions)
         decoder.step([following[:3]])
@@ -93,7 +93,7 @@ def test_a_prompt_with_pictures_does_not_shift_the_next_one_without() -> None:
     with torch.inference_mode():
         decoder.prefill(text)
         alone = decoder.step([[5]])
-        embeddings, positions = model.embed_prompt(ids, video_patches(config), VisionIds.of(tiny_tokenizer()))
+        embeddings, positions = embed_prompt(model, ids, video_patches(config), VisionIds.of(tiny_tokenizer()))
         decoder.prefill(embeddings, positions=positions)
         decoder.prefill(text)
         assert torch.equal(decoder.step([[5]]), alone)

@@ -14,7 +14,7 @@ from opendrivevla_ros.language.action_codebook import ActionCodebook
 from opendrivevla_ros.language.action_lattice import MotionLimits, lattice
 from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.policies.autovla.config import AutoVlaConfig, TextConfig, VisionConfig
-from opendrivevla_ros.policies.autovla.model import AutoVlaModel, codebook_hash, random_model, save_model
+from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds, codebook_hash, random_model, save_model
 from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 
@@ -67,6 +67,13 @@ def tiny_model(seed: int = 0, **changes: Any) -> AutoVlaModel:
                 scale = 0.5 if "embed_tokens" in name else 1.5 / parameter[0].numel() ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     return model
+
+
+def embed_prompt(
+    model: AutoVlaModel, ids: list[int], videos: torch.Tensor, own: VisionIds
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings of a prompt with its videos in them, and rotary positions."""
+    return model.embed_seen(ids, model.seen([videos]).tokens[0], own)
 
 
 def tiny_policy(

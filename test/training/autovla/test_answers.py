@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from policies.autovla.tiny import PROPOSING, tiny_codebook, tiny_config, tiny_model, tiny_policy, tiny_tokenizer
+from policies.autovla.tiny import (
+    PROPOSING,
+    embed_prompt,
+    tiny_codebook,
+    tiny_config,
+    tiny_model,
+    tiny_policy,
+    tiny_tokenizer,
+)
 from training.autovla.drives import THOUGHT, stored
 from training.autovla.warm import actions, examples, warm_model
 
@@ -62,7 +70,7 @@ def test_the_sequence_is_what_a_driving_model_has_before_it():
         found = states(teacher.model, batch)
         for row, example in enumerate(pair):
             ids = VisionIds.of(tiny_tokenizer())
-            prompt, positions = teacher.model.embed_prompt(list(example.ids), example.videos, ids)
+            prompt, positions = embed_prompt(teacher.model, list(example.ids), example.videos, ids)
             decoder = Decoder(teacher.model)
             last = decoder.prefill(prompt, positions=positions)
             torch.testing.assert_close(found[row, len(prompt) - 1], last[0], rtol=1e-4, atol=1e-4)

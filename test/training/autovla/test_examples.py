@@ -14,7 +14,7 @@ from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.language.action_tokens import ActionTokens
-from opendrivevla_ros.policies.autovla.model import VisionIds
+from opendrivevla_ros.policies.autovla.model import Seen, VisionIds
 from opendrivevla_ros.training.autovla.examples import PlanExamples
 from opendrivevla_ros.training.autovla.known_way import known_way
 from opendrivevla_ros.training.errors import TrainingError
@@ -41,21 +41,26 @@ def test_training_reads_the_very_prompts_and_pictures_that_the_policy_plans_from
     store = drives(tmp_path, speeds=(4.0,), samples=7)
     found = examples(store)
     model = tiny_model()
-    policy, seen, embed = tiny_policy(model), [], model.embed_prompt
+    policy, read, looked, embed, see = tiny_policy(model), [], [], model.embed_seen, model.seen
 
-    def watched(ids: list[int], videos: torch.Tensor, own: VisionIds) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append((ids, videos))
-        return embed(ids, videos, own)
+    def watched(ids: list[int], tokens: torch.Tensor, own: VisionIds) -> tuple[torch.Tensor, torch.Tensor]:
+        read.append(ids)
+        return embed(ids, tokens, own)
 
-    monkeypatch.setattr(model, "embed_prompt", watched)
+    def shown(videos: Sequence[torch.Tensor]) -> Seen:
+        looked.extend(videos)
+        return see(videos)
+
+    monkeypatch.setattr(model, "embed_seen", watched)
+    monkeypatch.setattr(model, "seen", shown)
     for number, one in enumerate(store.read(0)[: len(found)]):
         policy.plan(one.sample.observation)
-        example, (ids, videos) = found[number], seen[-1]
+        example, ids, videos = found[number], read[-1], looked[-1]
         assert list(example.ids) == ids
         torch.testing.assert_close(example.videos, videos, rtol=0, atol=0)
         assert example.sample.sample.token == one.sample.token
         assert example.sample.sample.observation.frames == ()
-    assert len(found) == len(seen) == 7
+    assert len(found) == len(read) == len(looked) == 7
 
 
 def test_the_actions_lead_where_was_driven(tmp_path: Path):

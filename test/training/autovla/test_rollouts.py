@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from policies.autovla.tiny import tiny_codebook, tiny_model, tiny_tokenizer
+from policies.autovla.tiny import embed_prompt, tiny_codebook, tiny_model, tiny_tokenizer
 from training.autovla.warm import actions, examples, undecided_model
 
 from opendrivevla_ros.language.action_prior import ActionPrior
@@ -26,7 +26,7 @@ def drawn(model: AutoVlaModel, *, seed: int = 0, most_thought: int = 200, count:
 def prompt(model: AutoVlaModel) -> tuple[torch.Tensor, torch.Tensor]:
     example = examples()[6]
     with torch.no_grad():
-        return model.embed_prompt(list(example.ids), example.videos, VisionIds.of(tiny_tokenizer()))
+        return embed_prompt(model, list(example.ids), example.videos, VisionIds.of(tiny_tokenizer()))
 
 
 @pytest.fixture(scope="module")

@@ -82,15 +82,11 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         self.model.visual.patch_embed = _PatchEmbedding(self.model.visual.patch_embed.proj)
         self.sight = Sight(config) if config.sight_width else None
 
-    def embed_prompt(self, ids: list[int], videos: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
-        """Embeddings [L, hidden] of a prompt's ids with its videos in them, and rotary positions [3, L].
-
-        videos: patches of all videos, one after the other (see `images.patches`).
-        """
-        return self.embed_seen(ids, self.seen([videos]).tokens[0], vision_ids)
-
     def seen(self, videos: Sequence[Tensor]) -> "Seen":
-        """What the tower makes of the videos of B prompts, each as for `embed_prompt`."""
+        """What the tower makes of the videos of B prompts: patches of each, one video after the other.
+
+        See `images.patches`.
+        """
         weights, vision = self.lm_head.weight, self.autovla_config.vision
         grid = self._grid(weights.device)
         found = self.model.visual(torch.cat(list(videos)).to(weights), grid_thw=grid.repeat(len(videos), 1))
@@ -105,7 +101,10 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         return Seen(tokens, states.transpose(4, 5).flatten(5, 6).flatten(3, 4))
 
     def embed_seen(self, ids: list[int], seen: Tensor, vision_ids: "VisionIds") -> tuple[Tensor, Tensor]:
-        """As `embed_prompt`, from the tokens [V, hidden] of the videos."""
+        """Embeddings [L, hidden] of a prompt's ids with its videos in them, and rotary positions [3, L].
+
+        seen: the tokens [V, hidden] of the videos.
+        """
         config = self.autovla_config
         device = self.lm_head.weight.device
         tokens = torch.tensor([ids], device=device)
