@@ -141,8 +141,8 @@ class Row:
                 self.run.run(step)
         weights = self.run.weights_before(steps[-1]) | self.run.weights_after(steps[-1])
         self.run.save_checkpoint(weights, self.checkpoint, card=f"{self.name}\n")
-        shutil.copytree(self.checkpoint, self.by_words, dirs_exist_ok=True)
         if self._proposes:
+            shutil.copytree(self.checkpoint, self.by_words, dirs_exist_ok=True)
             config = load_config(self.checkpoint)
             flat = tuple((FLAT,) * len(pair) for pair in config.proposal_errors)
             save_config(replace(config, proposal_errors=flat), self.by_words / CONFIG)
@@ -154,7 +154,9 @@ class Row:
 
     @property
     def by_words(self) -> Path:
-        """Beside it, a copy that writes its plans by the words alone."""
+        """Beside it, a copy that writes its plans by the words alone; itself where nothing is proposed anyway."""
+        if not self._proposes:
+            return self.checkpoint
         return self._output / "checkpoints" / f"{self.name}, by words"
 
     @property
@@ -210,7 +212,8 @@ def train_rows(rows: list[Row]) -> None:
 def table(rows: list[Row], scenes: int) -> str:
     """Plans, drives and words of every row, as Markdown."""
     sources = {row.name: str(row.checkpoint) for row in rows}
-    by_words = [str(row.by_words) for row in rows]
+    by_words = {row.name: row.by_words for row in rows}
+    copies = [str(path) for name, path in by_words.items() if str(path) != sources[name]]
     first, *others = sources.values()
     scenarios = max(1, scenes // 14)
     with Progress() as bar:
@@ -220,7 +223,7 @@ def table(rows: list[Row], scenes: int) -> str:
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         planned = evaluate_open_loop(
-            first, baselines=[*others, *by_words], scenes=scenes, processes=CORES, progress=told("open loop")
+            first, baselines=[*others, *copies], scenes=scenes, processes=CORES, progress=told("open loop")
         ).policies
         settings = ClosedLoopSettings(first, beside=tuple(others), scenarios=scenarios)
         drives = run_closed_loop(
@@ -247,7 +250,7 @@ def table(rows: list[Row], scenes: int) -> str:
             [
                 name,
                 f"{planned[name].displacement.uniad.average:.2f}",
-                f"{planned[f'{name}, by words'].displacement.uniad.average:.2f}",
+                f"{planned[by_words[name].name].displacement.uniad.average:.2f}",
                 share(planned[name].collides),
                 f"{sum(drive.outcome.passed for drive in driven)} of {len(driven)}",
                 share(sum(drive.outcome.completion for drive in driven) / len(driven)),

@@ -52,6 +52,12 @@ class Part:
     run: Callable[[Path, Callable[[float], None]], Figures]
 
 
+WriteOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="Markdown file (a card, a README) that gets the tables between its marks; may be repeated."),
+]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")]
+
 app.command()(bag)
 app.command()(nuscenes)
 
@@ -77,13 +83,10 @@ def world(
         typer.Option(help="Another policy beside it, name or folder; may be repeated. Blind baselines always are."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
+    processes: ProcessesOption = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or int8.")] = "float32",
-    write: Annotated[
-        list[Path] | None,
-        typer.Option(help="Markdown file (a card, a README) that gets the tables between its marks; may be repeated."),
-    ] = None,
+    write: WriteOption = None,
 ) -> None:
     """Evaluate a policy in the driving world, on test seeds: it drives, beside the expert and blind baselines."""
     with one_sentence_errors(), sentences():
@@ -116,10 +119,8 @@ def faults(
     output: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("fault_output"),
     scenarios: Annotated[int, typer.Option(min=1, help="Scenarios that each fault comes in.")] = 40,
     fault: Annotated[list[str] | None, typer.Option(help="Only this fault; may be repeated.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
-    write: Annotated[
-        list[Path] | None, typer.Option(help="Markdown file that gets the table between its marks; may be repeated.")
-    ] = None,
+    processes: ProcessesOption = 2,
+    write: WriteOption = None,
 ) -> None:
     """Break things while the guard drives in the driving world, on test seeds, and see what it makes of them."""
     with one_sentence_errors(), sentences():
@@ -145,10 +146,8 @@ def modes(
         typer.Option(help="Another model, such as the one before reinforcement, beside it; may be repeated."),
     ] = None,
     scenarios: Annotated[int, typer.Option(min=1, help="Scenarios, families by turns.")] = 70,
-    processes: Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")] = 2,
-    write: Annotated[
-        list[Path] | None, typer.Option(help="Markdown file that gets the table between its marks; may be repeated.")
-    ] = None,
+    processes: ProcessesOption = 2,
+    write: WriteOption = None,
 ) -> None:
     """Have a model drive fast, slow and as it finds right, on test seeds: driver score, collisions, time, thoughts."""
     with one_sentence_errors(), sentences():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opendrivevla_ros.core.plan import Plan, ThinkingMode
+from opendrivevla_ros.core.plan import ThinkingMode
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.world_samples import world_observation
 from opendrivevla_ros.evaluation.driver_score import driver_score
@@ -64,7 +64,7 @@ def score_drive(policy: DrivingPolicy, scene: Scene) -> ScoredDrive:
         if driver.plans > plans and driver.plan is not None:
             scene = world_scene(world, roll_out(world))
             scores.append(driver_score(driver.plan.trajectory, scene, horizon_s=SCORED_S).score)
-            slow.append(_thought(driver.plan))
+            slow.append(driver.plan.reasoning.actual_mode is ThinkingMode.SLOW)
         elif len(driver.plan_seconds) > calls:
             scores.append(0.0)
         return command
@@ -77,7 +77,3 @@ def score_drive(policy: DrivingPolicy, scene: Scene) -> ScoredDrive:
         slow=float(np.mean(slow)) if slow else 0.0,
         plan_seconds=float(np.mean(driver.plan_seconds)),
     )
-
-
-def _thought(plan: Plan) -> bool:
-    return plan.reasoning.actual_mode is ThinkingMode.SLOW

@@ -37,12 +37,9 @@ def contour_poses(contours: ArrayLike) -> Array:
 
 
 def placed_poses(poses: ArrayLike, reached: ArrayLike) -> Array:
-    """Poses [..., 3] seen from a pose `reached` [3], in the frame of that one; headings are not wrapped."""
-    poses = np.asarray(poses, dtype=np.float64)
-    x, y, heading = np.asarray(reached, dtype=np.float64)
-    cosine, sine = np.cos(heading), np.sin(heading)
-    turned = poses[..., :2] @ np.array([[cosine, sine], [-sine, cosine]])
-    return np.concatenate([turned + np.array([x, y]), poses[..., 2:] + heading], axis=-1)
+    """Poses [N, 3] seen from a pose `reached` [3], in the frame that this one is in; headings are not wrapped."""
+    seen, start = np.asarray(poses, dtype=np.float64), np.asarray(reached, dtype=np.float64)
+    return np.concatenate([_placed(seen[:, :2], start), seen[:, 2:] + start[2]], axis=-1)
 
 
 @dataclass(frozen=True)

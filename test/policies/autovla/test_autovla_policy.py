@@ -85,12 +85,19 @@ def test_a_plan_goes_where_sight_proposes_as_nearly_as_its_errors_say() -> None:
     assert off[1] > 1.0
 
 
-def test_in_bfloat16_the_path_that_is_proposed_is_still_in_metres_and_not_in_steps_of_them() -> None:
-    plans = [
-        tiny_policy(tiny_model(**PROPOSING), precision=precision).plan(make_observation())
-        for precision in ("float32", "bfloat16")
-    ]
-    assert all(np.isfinite(plan.trajectory.xy).all() for plan in plans)
+def test_in_bfloat16_sight_still_proposes_in_float32() -> None:
+    model = tiny_model(**PROPOSING)
+    assert model.sight is not None
+    proposed, paths = model.sight.proposed, []
+
+    def noted(cells: torch.Tensor, egos: torch.Tensor) -> torch.Tensor:
+        paths.append(proposed(cells, egos))
+        return paths[-1]
+
+    model.sight.proposed = noted  # type: ignore[method-assign]
+    tiny_policy(model, precision="bfloat16").plan(make_observation())
+    assert [path.dtype for path in paths] == [torch.float32]
+    assert not torch.equal(paths[0], paths[0].bfloat16().float())  # nor was it rounded on the way
 
 
 def test_fast_and_slow_are_forced_and_written_in_their_templates(policy: AutoVlaPolicy) -> None:

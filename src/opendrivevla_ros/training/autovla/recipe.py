@@ -23,7 +23,10 @@ from opendrivevla_ros.training.recipe import (
 
 @dataclass(frozen=True)
 class SightStep:
-    """The vision tower alone, from what was there; see `sight`. reads: TRAIN, and names of steps that drive."""
+    """The vision tower and the model's sight, from what was there; see `sight`.
+
+    reads: TRAIN, and names of steps that drive.
+    """
 
     name: str
     loop: LoopSettings

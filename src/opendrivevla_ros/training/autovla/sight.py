@@ -1,8 +1,8 @@
-"""The vision tower learns to see before the language model learns to drive: its tokens must tell what is where.
+"""The vision tower learns to see before the language model learns to drive: it must tell what is where.
 
 The few bits of an action a moment do not teach a tower that starts from nothing what a car is. So the ground ahead
-that the model's `Sight` reads from its tokens must hold the road, everybody on it and how they move (see `DenseHead`),
-and a path is proposed from it.
+that the model's `Sight` reads from its patches must hold the road, everybody on it and how they move (see
+`DenseHead`), and a path is proposed from it.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class SeenMoments(Dataset[SeenMoment]):
 
 
 class SightTraining(nn.Module):
-    """What the loop trains: moments to the losses of what is read from the tower's tokens.
+    """What the loop trains: moments to the losses of what is read from the tower's patches.
 
     Raises TrainingError for a model without `Sight`.
     """
