@@ -8,7 +8,7 @@ from opendrivevla_ros.core.boxes import corners, overlaps
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, invert, planar_transform
 from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.plan_scores import lidar_path, occupancy, touches
-from opendrivevla_ros.safety.plan_checks import Body
+from opendrivevla_ros.safety.road_users import Body
 
 BODY = Body(front=3.4, rear=0.6, half_width=0.9)
 LEVER = NUSCENES_LIDAR_TO_BASE[0, 3]

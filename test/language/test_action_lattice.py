@@ -11,7 +11,8 @@ from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.language.action_lattice import TOKEN_S, MotionLimits, arc, lattice
 from opendrivevla_ros.language.k_disk import feasible
 from opendrivevla_ros.safety.course import Course
-from opendrivevla_ros.safety.plan_checks import Body, Limits, Surroundings, check_plan
+from opendrivevla_ros.safety.plan_checks import Limits, Surroundings, check_plan
+from opendrivevla_ros.safety.road_users import Body
 from opendrivevla_ros.world.expert import STEP_S, expert_command
 from opendrivevla_ros.world.families import FAMILIES, make_scenario
 from opendrivevla_ros.world.simulation import World

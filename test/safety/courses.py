@@ -5,7 +5,8 @@ import numpy as np
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
-from opendrivevla_ros.safety.plan_checks import Body, Check, Limits, Movers
+from opendrivevla_ros.safety.plan_checks import Check, Limits
+from opendrivevla_ros.safety.road_users import Body, Movers
 
 TIMES = np.arange(1, 7) * 0.5
 BODY = Body(front=3.4, rear=0.7, half_width=0.925)

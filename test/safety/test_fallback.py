@@ -12,7 +12,8 @@ from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
 from opendrivevla_ros.safety.fallback import StopLimits, stop
-from opendrivevla_ros.safety.plan_checks import Movers, Surroundings, check_plan
+from opendrivevla_ros.safety.plan_checks import Surroundings, check_plan
+from opendrivevla_ros.safety.road_users import Movers
 
 NOBODY = Movers()
 STOP = StopLimits()

@@ -12,7 +12,8 @@ from safety.courses import BODY, LIMITS, TIMES, course, failed, standing, straig
 from opendrivevla_ros.core.geometry import Array, planar_transform
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
-from opendrivevla_ros.safety.plan_checks import Check, Movers, Surroundings, check_plan
+from opendrivevla_ros.safety.plan_checks import Check, Surroundings, check_plan
+from opendrivevla_ros.safety.road_users import Movers
 
 
 def checked(xy: Array, speed: float, **around: object) -> tuple[Check, ...]:

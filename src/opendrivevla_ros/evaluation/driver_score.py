@@ -15,7 +15,7 @@ from opendrivevla_ros.core.geometry import Array, distances_along
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.evaluation.comfort import Comfort, comfort
 from opendrivevla_ros.evaluation.plan_tracker import STEP_S, Motion, track
-from opendrivevla_ros.safety.plan_checks import Body
+from opendrivevla_ros.safety.road_users import Body
 
 HORIZON_S = 4.0
 BODY = Body(front=3.414, rear=0.67, half_width=0.925)  # of the nuScenes cars, as the published evaluation has them

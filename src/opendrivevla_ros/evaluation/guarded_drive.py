@@ -19,7 +19,8 @@ from opendrivevla_ros.evaluation.faults import HEARTBEAT_TIMEOUT_S, Fault, Odome
 from opendrivevla_ros.safety.course import Course
 from opendrivevla_ros.safety.guard import Decision, Guard, GuardSettings, PlacedTrajectory, Scene
 from opendrivevla_ros.safety.heartbeat import Heartbeat, findings
-from opendrivevla_ros.safety.plan_checks import Body, Surroundings, check_plan
+from opendrivevla_ros.safety.plan_checks import Surroundings, check_plan
+from opendrivevla_ros.safety.road_users import Body
 from opendrivevla_ros.safety.supervisor import SENT, Source, State
 from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_seen_from
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings

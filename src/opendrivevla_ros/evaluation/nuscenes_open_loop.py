@@ -24,7 +24,7 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.nuscenes_records import STEPS, SampleRecord, SceneRecord
 from opendrivevla_ros.evaluation.plan_scores import Measure, lidar_path, occupancy, touches
-from opendrivevla_ros.safety.plan_checks import Body
+from opendrivevla_ros.safety.road_users import Body
 
 VEHICLES = ("car", "truck", "construction_vehicle", "bus", "trailer", "motorcycle", "bicycle")  # UniAD's
 PEDESTRIANS = ("pedestrian",)

@@ -16,7 +16,7 @@ from opendrivevla_ros.core.boxes import corners, overlaps
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, Array
 from opendrivevla_ros.evaluation import open_loop
 from opendrivevla_ros.evaluation.open_loop import HorizonValues, stp3_convention, uniad_convention
-from opendrivevla_ros.safety.plan_checks import Body
+from opendrivevla_ros.safety.road_users import Body
 
 NEAR_GRID_METRES = -open_loop.FIRST_CELL_METRES + 10.0  # boxes farther off leave no cell on the grid
 

@@ -28,7 +28,7 @@ from opendrivevla_ros.evaluation.world_scenes import (
     evaluation_scenes,
     record_scenes,
 )
-from opendrivevla_ros.safety.plan_checks import Body
+from opendrivevla_ros.safety.road_users import Body
 from opendrivevla_ros.world.state import EGO_CENTRE_AHEAD, EGO_LENGTH, EGO_WIDTH
 
 SCENES = 112  # eight of each family

@@ -6,7 +6,8 @@ from typing import Any
 from opendrivevla_ros.ros.parameters import ALWAYS, START, Entry
 from opendrivevla_ros.safety.fallback import StopLimits
 from opendrivevla_ros.safety.guard import GuardSettings
-from opendrivevla_ros.safety.plan_checks import Body, Limits
+from opendrivevla_ros.safety.plan_checks import Limits
+from opendrivevla_ros.safety.road_users import Body
 from opendrivevla_ros.safety.supervisor import Patience
 
 

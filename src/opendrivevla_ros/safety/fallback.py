@@ -7,7 +7,7 @@ import numpy as np
 from opendrivevla_ros.core.geometry import Array, distances_along
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
-from opendrivevla_ros.safety.plan_checks import Body, Movers, free_way, own_stops
+from opendrivevla_ros.safety.road_users import Body, Movers, free_way, own_stops
 
 STEP_S = 0.5  # between the points of a stop, as in a model's plan
 LEAST_S = 3.0  # that a stop covers, as a model's plan does

@@ -11,7 +11,8 @@ from opendrivevla_ros.core.plan import Agent, MapElement
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.safety.course import Course
 from opendrivevla_ros.safety.fallback import StopLimits, stop
-from opendrivevla_ros.safety.plan_checks import Body, Check, Limits, Movers, Surroundings, check_plan
+from opendrivevla_ros.safety.plan_checks import Check, Limits, Surroundings, check_plan
+from opendrivevla_ros.safety.road_users import Body, Movers
 from opendrivevla_ros.safety.supervisor import Cycle, Patience, Source, State, Supervisor, Transition
 from opendrivevla_ros.safety.surroundings import boundaries_seen_from, movers_seen_from
 

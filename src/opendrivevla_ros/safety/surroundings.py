@@ -6,7 +6,7 @@ import numpy as np
 
 from opendrivevla_ros.core.geometry import Array, apply, wrap_angle, yaw_of
 from opendrivevla_ros.core.plan import Agent, MapElement
-from opendrivevla_ros.safety.plan_checks import Movers
+from opendrivevla_ros.safety.road_users import Movers
 
 PREDICTION_STEP_S = 0.5  # of `Agent.predicted`
 BOUNDARY = "boundary"  # the map class that must not be crossed
