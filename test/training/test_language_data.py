@@ -19,7 +19,7 @@ from opendrivevla_ros.policies.opendrivevla.frames import base_path_to_lidar
 from opendrivevla_ros.policies.opendrivevla.thinking import words_before_plan
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import LINE_POINTS
-from opendrivevla_ros.training.language_data import EVENTFUL_METRES, choose, draw
+from opendrivevla_ros.training.language_data import EVENTFUL_METRES, TOGETHER, choose, draw
 from opendrivevla_ros.training.language_samples import (
     AGENT_NUMBERS,
     LINE_NUMBERS,
@@ -68,11 +68,13 @@ def test_a_moment_without_words_still_offers_its_plan(stored: StoredSample):
 def test_a_moment_of_a_model_that_thinks_offers_its_captions_as_a_thought(stored: StoredSample):
     sample = spoken(stored, NOTHING_SEEN, replace(CONFIG, thinks=True))
     random = np.random.default_rng(0)
-    begun = {choose(sample, {"plan": 1.0}, random).before for _ in range(40)}
+    begun = {choose(sample, {"plan": 1.0}, random).sayings[0].before for _ in range(40)}
     assert words_before_plan(None) in begun
     (slow,) = begun - {words_before_plan(None)}
     assert all(caption in slow for _, _, caption in stored.words.captions)
-    assert {choose(spoken(stored, NOTHING_SEEN, CONFIG), {"plan": 1.0}, random).before for _ in range(5)} == {""}
+    assert {
+        choose(spoken(stored, NOTHING_SEEN, CONFIG), {"plan": 1.0}, random).sayings[0].before for _ in range(5)
+    } == {""}
 
 
 def test_the_truth_holds_agents_nearest_first_and_lines(stored: StoredSample):
@@ -103,10 +105,21 @@ def test_tasks_are_chosen_by_their_shares():
     sample = SpokenSample("street", NOTHING_SEEN, tasks)
     random = np.random.default_rng(0)
     shares = {"plan": 2.0, "question": 1.0, "caption": 5.0}  # there are no captions
-    said = Counter(choose(sample, shares, random).user for _ in range(3000))
+    turns = [choose(sample, shares, random) for _ in range(3000)]
+    said = Counter(turn.sayings[0].user for turn in turns)
     assert said["agent car"] == 0
     assert said["plan"] == pytest.approx(2000, abs=120)
     assert said["question count"] == pytest.approx(500, abs=90)
+
+
+def test_questions_of_a_moment_are_asked_together_and_none_twice():
+    questions = tuple(TextTask("question count", f"how many {number}", "3.") for number in range(9))
+    sample = SpokenSample("street", NOTHING_SEEN, (TextTask("plan", "plan", "answer"), *questions))
+    random = np.random.default_rng(0)
+    asked = [[saying.user for saying in choose(sample, {"question": 1.0}, random).sayings] for _ in range(50)]
+    assert {len(set(some)) for some in asked} == {TOGETHER["question"]}
+    assert len({tuple(some) for some in asked}) > 40
+    assert len(choose(replace(sample, tasks=questions[:2]), {"question": 1.0}, random).sayings) == 2
 
 
 def test_plans_are_the_driven_ones_and_as_often_those_that_were_proposed(stored: StoredSample):
@@ -114,11 +127,11 @@ def test_plans_are_the_driven_ones_and_as_often_those_that_were_proposed(stored:
     silent = spoken(stored, NOTHING_SEEN, CONFIG)
     told = replace(silent, features=replace(NOTHING_SEEN, proposal=path))
     random = np.random.default_rng(0)
-    said = Counter(choose(told, {"plan": 1.0}, random).answer for _ in range(400))
-    (driven,) = {choose(silent, {"plan": 1.0}, random).answer for _ in range(20)}
+    said = Counter(choose(told, {"plan": 1.0}, random).sayings[0].answer for _ in range(400))
+    (driven,) = {choose(silent, {"plan": 1.0}, random).sayings[0].answer for _ in range(20)}
     assert set(said) == {driven, proposal_text(path)}
     assert said[driven] == pytest.approx(200, abs=40)
-    other = Counter(choose(told, {"agent": 1.0}, random).answer for _ in range(20))
+    other = Counter(choose(told, {"agent": 1.0}, random).sayings[0].answer for _ in range(20))
     assert proposal_text(path) not in other
 
 
@@ -153,6 +166,6 @@ def test_eventful_moments_are_drawn_more_often_than_they_are():
     tasks = (TextTask("plan", "plan", "answer"),)
     there = [SpokenSample("street", NOTHING_SEEN, tasks, EVENTFUL_METRES)]
     there += [SpokenSample("street", NOTHING_SEEN, (TextTask("plan", "dull", "answer"),))] * 9
-    said = Counter(draw(there.__getitem__, 10, index, {"plan": 1.0}).user for index in range(2000))
+    said = Counter(draw(there.__getitem__, 10, index, {"plan": 1.0}).sayings[0].user for index in range(2000))
     assert said["plan"] / 2000 == pytest.approx(0.27, abs=0.05), "a tenth of the moments, a quarter of what is learned"
     assert draw(there.__getitem__, 10, 7, {"plan": 1.0}) == draw(there.__getitem__, 10, 7, {"plan": 1.0})

@@ -11,9 +11,10 @@ from opendrivevla_ros.language.prompt import PROPOSAL_LINE, with_proposal
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.perception.ego_query import EGO_NUMBERS
+from opendrivevla_ros.training.answer_losses import POINT_METRES
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
-from opendrivevla_ros.training.language_batches import POINT_METRES, Turn
+from opendrivevla_ros.training.language_batches import Saying, Turn
 from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBERS, SpokenSample
 from opendrivevla_ros.training.lessons import Lesson, Lessons, LessonTraining
 from opendrivevla_ros.training.moments import Moment, Moments
@@ -22,7 +23,10 @@ from opendrivevla_ros.training.truth_encoder import TruthEncoder
 
 PATH = torch.tensor([[0.0, 4.0 * step] for step in range(1, 7)])
 TASK = TextTask("plan", "Map information: <map_start><MAP><map_end>\nvy: 3.93\nPlanning trajectory: <trajectory>", "")
-TURN = Turn("Planning trajectory: <trajectory>", Features(None, torch.zeros(1, 1), torch.zeros(1, 1)), "")
+
+
+def turn(seen: Features, answer: str) -> Turn:
+    return Turn(seen, (Saying("Planning trajectory: <trajectory>", answer),))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def moment(agents: int = 2, lines: int = 3, seed: int = 0, path: torch.Tensor = 
 
 
 def lesson(*moments: Moment) -> Lesson:
-    return Lesson(replace(TURN, features=truth(2, 1), answer=format_trajectory(PATH)), moments)
+    return Lesson(turn(truth(2, 1), format_trajectory(PATH)), moments)
 
 
 @pytest.fixture
@@ -106,9 +110,7 @@ def test_seen_features_are_thought_about_as_they_are(tokenizer: PreTrainedTokeni
     for block in blocks:
         block.requires_grad_()
     plan = moment().plan
-    training([Lesson(replace(TURN, features=seen, answer="Yes."), [Moment(seen, plan, TASK.user)])])[
-        "thinking"
-    ].backward()
+    training([Lesson(turn(seen, "Yes."), [Moment(seen, plan, TASK.user)])])["thinking"].backward()
     assert all((block.grad != 0).any(1).all() for block in blocks)
 
 
@@ -123,7 +125,7 @@ def test_a_moment_is_thought_about_with_the_proposal_beside_its_features(school:
 
 
 def test_a_lesson_is_the_same_every_time_and_its_moments_are_not_all_one():
-    turns = [replace(TURN, answer=str(index)) for index in range(3)]
+    turns = [turn(truth(1, 1), str(index)) for index in range(3)]
     moments = Moments([SpokenSample("street", *_parted(moment(seed=index))) for index in range(50)])
     lessons = Lessons(turns, moments, 8)
     assert len(lessons) == 3

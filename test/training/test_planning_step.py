@@ -16,8 +16,9 @@ from opendrivevla_ros.language.trajectory_text import format_trajectory
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.thinking import words_before_plan
+from opendrivevla_ros.training.answer_losses import answer_loss, read
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss, read
+from opendrivevla_ros.training.language_batches import LanguageBatches, Saying, Turn
 from opendrivevla_ros.training.loop import LoopSettings, train
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.planning_step import PlanningExample, PlanningTraining
@@ -72,7 +73,7 @@ def test_the_loss_is_that_of_what_inference_sees(model: OpenDriveVlaModel, token
     batches = LanguageBatches(model.language, tokenizer, system_text="You drive.", end_id=tokenizer.eos_token_id)
     with torch.no_grad():
         for before in ("", words_before_plan("The bus stops.")):
-            batch = batches([Turn(EXAMPLE.user, features, EXAMPLE.answer, before=before)])
+            batch = batches([Turn(features, (Saying(EXAMPLE.user, EXAMPLE.answer, before=before),))])
             expected = answer_loss(model.language, batch, read(model.language, batch)[-1])
             torch.testing.assert_close(training([replace(EXAMPLE, before=before)])["answer"], expected)
 

@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
+from opendrivevla_ros.training.answer_losses import AnswerLosses
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import clip_places, labelled_frames
-from opendrivevla_ros.training.language_batches import AnswerLosses, LanguageBatches, Turn
+from opendrivevla_ros.training.language_batches import LanguageBatches, Turn
 from opendrivevla_ros.training.language_data import choose
 from opendrivevla_ros.training.language_samples import NOTHING_SEEN, spoken
 from opendrivevla_ros.training.perception_step import LabelledFrame, PerceptionLosses

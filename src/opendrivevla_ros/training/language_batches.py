@@ -1,60 +1,93 @@
-"""Prompts and answers as batches that teach the language model: teacher forcing, with a loss on the answers only."""
+"""Prompts and answers as batches that teach the language model, by teacher forcing, what to answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt, with_proposal
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, parse_trajectory
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.number_reading import KnownNumbers, NumberReading, number_values, numbers_in
+from opendrivevla_ros.training.number_reading import KnownNumbers, number_values, numbers_in
 from opendrivevla_ros.training.strayed_answers import next_tokens
-from opendrivevla_ros.training.token_reader import plan_error
 
-POINT_METRES = 10.0
-READ_DEPTH, THOUGHT_DEPTH, WRITTEN_DEPTH = 1 / 3, 2 / 3, 5 / 6  # of the layers: read numbers, make a plan, write it
 IGNORED = -100  # a label that adds no loss
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One question and its answer.
+class Saying:
+    """What is asked and said.
 
-    user: the user message, as `language.prompt` writes it. features: what its placeholders stand for; None for no
-    block. answer: the text to be said, without a token for its end. written: what stands in its place while the next
-    token is asked for, see `strayed_answers`; None for the answer. before: what is to be said before it, such as a
-    thought; its tokens and the answer's are those of two texts, as inference reads them.
+    user: the user message, as `language.prompt` writes it. answer: the text to be said, without a token for its end.
+    written: what stands in its place while the next token is asked for, see `strayed_answers`; None for the answer.
+    before: what is to be said before it, such as a thought; its tokens and the answer's are those of two texts, as
+    inference reads them.
     """
 
     user: str
-    features: Features
     answer: str
     written: str | None = None
     before: str = ""
 
 
 @dataclass(frozen=True)
-class LanguageBatch:
-    """B sequences, filled up on the right to L positions.
+class Turn:
+    """What is said about one moment, each saying as if it alone were asked.
 
-    embeddings: [B, L, hidden]. labels: int64 [B, L], the token that belongs at each position of an answer, and the
-    one that ends it, IGNORED elsewhere. asked: int64 [B], the last position of each prompt. points: [B, 6, 2] metres,
-    what an answer that is a trajectory says; has_points: bool [B]. read: the numbers of the prompts, known where they
-    end. written: those of the answers, known wherever a part of one is to be said next.
+    features: what the placeholders of the messages stand for; None for no block. sayings: one or more.
+    """
+
+    features: Features
+    sayings: tuple[Saying, ...]
+
+
+@dataclass(frozen=True)
+class LanguageBatch:
+    """B sequences, filled up on the right to L positions, with N sayings among them.
+
+    A turn's first saying is a whole sequence; what the others share with it at their beginning stands there once, and
+    behind its end follows what of each is its own. embeddings: [B, L, hidden]. labels: int64 [B, L], the token that
+    belongs at each position of an answer, and the one that ends it, IGNORED elsewhere. places: int64 [B, L], of each
+    position in its own saying. sees: bool [B, 1, L, L], what each position (third) sees (fourth). Both are None where
+    each sequence is one saying. asked: int64 [N, 2], sequence and position where each prompt ends. points:
+    [N, 6, 2] metres, what an answer that is a trajectory says; has_points: bool [N]. read: the numbers of the prompts,
+    known where they end. written: those of the answers, known wherever a part of one is to be said next.
     """
 
     embeddings: Tensor
     labels: Tensor
+    places: Tensor | None
+    sees: Tensor | None
     asked: Tensor
     points: Tensor
     has_points: Tensor
     read: KnownNumbers
     written: KnownNumbers
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A saying in tokens. ids: of its prompt. before, spoken, wanted: see `Saying`; the last two end in an end."""
+
+    ids: list[int]
+    before: list[int]
+    spoken: list[int]
+    wanted: list[int]
+
+
+@dataclass
+class _Sequence:
+    """A sequence that grows. Of each position: whose it is, and up to where it sees what is not its own."""
+
+    embeddings: list[Tensor]
+    labels: list[int]
+    places: list[int]
+    owner: list[int]
+    shared: list[int]
 
 
 class LanguageBatches:
@@ -70,65 +103,99 @@ class LanguageBatches:
     def __call__(self, turns: Sequence[Turn]) -> LanguageBatch:
         """Gradients flow to the embeddings, the projectors, and the features that carry them.
 
-        Raises TrainingError for an empty answer, and for a turn longer than the model's positions.
+        Raises TrainingError for an empty answer, and for a saying longer than the model's positions.
         """
-        prompts = [self._prompt_ids(turn) for turn in turns]
-        answers = [self._answer(turn) for turn in turns]
-        made = [self._sequence(*one) for one in zip(turns, prompts, answers, strict=True)]
-        sequences, labels = [sequence for sequence, _ in made], [label for _, label in made]
-        asked = [int((label == IGNORED).sum()) - 1 for label in labels]
-        pad, device = nn.utils.rnn.pad_sequence, sequences[0].device
-        points = [said_points(turn.answer) for turn in turns]
-        nothing = torch.zeros(WAYPOINTS, 2)
+        sequences = []
+        asked: list[tuple[int, int]] = []
         given: list[tuple[int, int, float]] = []
         written: list[tuple[int, int, float]] = []
-        for row, (turn, ids, (said, _), end) in enumerate(zip(turns, prompts, answers, asked, strict=True)):
-            start = end + 1 - len(ids)  # features stand before all numbers: places count from the prompt's end
-            given += [(row, start + number.last, number.value) for number in numbers_in(ids, self._tokenizer)]
-            numbers, values = numbers_in(said, self._tokenizer), number_values(turn.answer)
-            begin = end + len(self._before(turn))
-            for number, value in zip(numbers, values, strict=True):
-                written += [(row, begin + index, value) for index in range(number.first, number.last + 1)]
+        for row, turn in enumerate(turns):
+            sequence, ends = self._sequence(turn)
+            sequences.append(sequence)
+            for saying, (said, own, end) in zip(turn.sayings, ends, strict=True):
+                asked.append((row, end))
+                first = len(said.ids) - own  # of the prompt's tokens that stand here and not in what is shared
+                given += [
+                    (row, end + 1 - len(said.ids) + number.last, number.value)
+                    for number in numbers_in(said.ids, self._tokenizer)
+                    if number.last >= first
+                ]
+                begin = end + len(said.before)
+                numbers = numbers_in(said.spoken[:-1], self._tokenizer)
+                for number, value in zip(numbers, number_values(saying.answer), strict=True):
+                    written += [(row, begin + index, value) for index in range(number.first, number.last + 1)]
+        device = sequences[0].embeddings[0].device
+        pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+        of = partial(torch.tensor, device=device)
+        points = [said_points(saying.answer) for turn in turns for saying in turn.sayings]
+        nothing = torch.zeros(WAYPOINTS, 2)
+        several = any(len(turn.sayings) > 1 for turn in turns)
         return LanguageBatch(
-            embeddings=pad(sequences, batch_first=True),
-            labels=pad(labels, batch_first=True, padding_value=IGNORED),
-            asked=torch.tensor(asked, device=device),
+            embeddings=pad([torch.cat(sequence.embeddings) for sequence in sequences]),
+            labels=pad([of(sequence.labels) for sequence in sequences], padding_value=IGNORED),
+            places=pad([of(sequence.places) for sequence in sequences]) if several else None,
+            sees=_sees(sequences, device) if several else None,
+            asked=of(asked),
             points=torch.stack([nothing if some is None else some for some in points]).to(device),
-            has_points=torch.tensor([some is not None for some in points], device=device),
+            has_points=of([some is not None for some in points]),
             read=KnownNumbers.of(given, device),
             written=KnownNumbers.of(written, device),
         )
 
-    def _prompt_ids(self, turn: Turn) -> list[int]:
-        user = with_proposal(turn.user, turn.features.proposal)
-        return tokenize_prompt(chat_prompt(self._system_text, user), self._tokenizer)
+    def _said(self, saying: Saying, features: Features) -> _Said:
+        if not saying.answer:
+            raise TrainingError(f"there is no answer to learn for the message {saying.user[-80:]!r}")
+        user = with_proposal(saying.user, features.proposal)
+        ids = tokenize_prompt(chat_prompt(self._system_text, user), self._tokenizer)
+        spoken, wanted = next_tokens(saying.written or saying.answer, saying.answer, self._tokenizer)
+        before = self._tokenizer.encode(saying.before, add_special_tokens=False) if saying.before else []
+        return _Said(ids, before, [*spoken, self._end_id], [*wanted, self._end_id])
 
-    def _answer(self, turn: Turn) -> tuple[list[int], list[int]]:
-        """The tokens that stand in a turn's answer, and those that belong there."""
-        if not turn.answer:
-            raise TrainingError(f"there is no answer to learn for the message {turn.user[-80:]!r}")
-        return next_tokens(turn.written or turn.answer, turn.answer, self._tokenizer)
+    def _sequence(self, turn: Turn) -> tuple[_Sequence, list[tuple[_Said, int, int]]]:
+        """The sequence of a turn, and of each saying: how many tokens of its prompt are its own, where that ends."""
+        model, limit = self._model, self._model.config.max_position_embeddings
+        sequence = _Sequence([], [], [], [], [])
+        sayings = [self._said(saying, turn.features) for saying in turn.sayings]
+        first = sayings[0]
+        of_features = 0  # positions that the features take beyond their placeholders
+        ends = []
+        for number, said in enumerate(sayings):
+            same = _common(first.ids, said.ids) if number else 0
+            prompt = model.embed_prompt(said.ids[same:], turn.features)
+            if number == 0:
+                of_features = len(prompt) - len(said.ids)
+            shared = same + of_features if number else 0
+            answer = [*said.before, *said.spoken]
+            length = shared + len(prompt) + len(answer)
+            if length > limit:
+                raise TrainingError(
+                    f"a prompt of {shared + len(prompt)} and an answer of {len(answer)} tokens exceed the model's"
+                    f" {limit} positions; shorten the answer {turn.sayings[number].answer[:40]!r}"
+                )
+            ends.append((said, len(said.ids) - same, len(sequence.labels) + len(prompt) - 1))
+            words = torch.tensor(answer, device=prompt.device)
+            sequence.embeddings += [prompt, model.model.embed_tokens(words)]
+            sequence.labels += [*[IGNORED] * len(prompt), *said.before, *said.wanted]
+            sequence.places += range(shared, length)
+            sequence.owner += [number] * (length - shared)
+            sequence.shared += [shared] * (length - shared)
+        return sequence, ends
 
-    def _before(self, turn: Turn) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(turn.before, add_special_tokens=False) if turn.before else []
-        return ids
 
-    def _sequence(
-        self, turn: Turn, prompt_ids: list[int], answer: tuple[list[int], list[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """The embeddings [l, hidden] and labels [l] of a turn."""
-        model = self._model
-        prompt = model.embed_prompt(prompt_ids, turn.features)
-        before = self._before(turn)
-        spoken, wanted = (torch.tensor([*before, *ids, self._end_id], device=prompt.device) for ids in answer)
-        length, limit = len(prompt) + len(spoken), model.config.max_position_embeddings
-        if length > limit:
-            raise TrainingError(
-                f"a prompt of {len(prompt)} and an answer of {len(spoken)} tokens exceed the model's {limit}"
-                f" positions; shorten the answer {turn.answer[:40]!r}"
-            )
-        silent = spoken.new_full((len(prompt),), IGNORED)
-        return torch.cat([prompt, model.model.embed_tokens(spoken)]), torch.cat([silent, wanted])
+def _common(first: list[int], other: list[int]) -> int:
+    """How many tokens two prompts share at their beginning; the last of a prompt, which is answered, is its own."""
+    alike = [one == another for one, another in zip(first, other, strict=False)]
+    return min(alike.index(False) if False in alike else len(alike), len(other) - 1)
+
+
+def _sees(sequences: Sequence[_Sequence], device: torch.device) -> Tensor:
+    """[B, 1, L, L]: what stands before it in its own saying, and what that shares with the first one."""
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    owner = pad([torch.tensor(sequence.owner, device=device) for sequence in sequences])
+    shared = pad([torch.tensor(sequence.shared, device=device) for sequence in sequences])
+    order = torch.arange(owner.shape[1], device=device)
+    own = (owner[:, :, None] == owner[:, None, :]) & (order[:, None] >= order)
+    return (own | (order < shared[:, :, None]))[:, None]
 
 
 def said_points(answer: str) -> Tensor | None:
@@ -136,77 +203,3 @@ def said_points(answer: str) -> Tensor | None:
     if not answer.startswith(TRAJECTORY_START):
         return None
     return torch.from_numpy(parse_trajectory(answer)).float()
-
-
-def read(model: DrivingLanguageModel, batch: LanguageBatch) -> tuple[Tensor, ...]:
-    """The model's states [B, L, hidden] before the first layer and after each one, the last of them normalised.
-
-    The filling stands on the right, where causal attention hides it from every answer without a mask.
-    """
-    states: tuple[Tensor, ...] = model.model(
-        inputs_embeds=batch.embeddings, use_cache=False, output_hidden_states=True
-    ).hidden_states
-    return states
-
-
-def answer_loss(model: DrivingLanguageModel, batch: LanguageBatch, hidden: Tensor) -> Tensor:
-    """Mean cross-entropy of the answers' tokens, each predicted from all that stands before it.
-
-    Only those positions get logits: over a whole prompt, logits of 150,000 words would take most of the memory.
-    """
-    wanted = batch.labels[:, 1:]
-    learned = wanted != IGNORED
-    return F.cross_entropy(model.lm_head(hidden[:, :-1][learned]).float(), wanted[learned])
-
-
-def at_depth(states: Sequence[Tensor], depth: float) -> Tensor:
-    """The states of `read` after that share of the layers."""
-    return states[round(depth * (len(states) - 1))]
-
-
-class FirstThought(nn.Module):
-    """Says a trajectory's points where its question ends; only training has it.
-
-    Digits are learned one by one, each as right or wrong. This tells the model how far off it is, before it writes,
-    and so early in the layers that those after can read it when they write.
-    """
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.normalise = nn.LayerNorm(hidden_size)
-        self.points = nn.Linear(hidden_size, 2 * WAYPOINTS)
-
-    def forward(self, batch: LanguageBatch, states: Sequence[Tensor]) -> Tensor:
-        """The error of the points, metres, see `plan_error`; 0 where no answer is a trajectory.
-
-        In metres, and not in tens of them, it weighs more than the words: counted once, a plan was thought with 0.83 m
-        of error after 460,000 moments, where a network without words had 0.56 after 384,000.
-        """
-        return self.error(states, batch.asked, batch.points, batch.has_points)
-
-    def error(self, states: Sequence[Tensor], asked: Tensor, points: Tensor, known: Tensor) -> Tensor:
-        """The same for the states of B sequences that end at `asked` [B]; points [B, 6, 2], known [B]."""
-        hidden = at_depth(states, THOUGHT_DEPTH)
-        last = hidden[torch.arange(len(hidden), device=hidden.device), asked]
-        found = self.points(self.normalise(last)).float().unflatten(1, (WAYPOINTS, 2))
-        return plan_error(POINT_METRES * found, points, known[:, None].expand(-1, WAYPOINTS))
-
-
-class AnswerLosses(nn.Module):
-    """What a batch's answers cost, with the heads that only training has."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.thought = FirstThought(hidden_size)
-        self.reading = NumberReading(hidden_size)
-        self.writing = NumberReading(hidden_size)
-
-    def forward(self, model: DrivingLanguageModel, batch: LanguageBatch) -> dict[str, Tensor]:
-        """{"answer": mean cross-entropy, "points": see `FirstThought`, "read", "written": see `NumberReading`}."""
-        states = read(model, batch)
-        return {
-            "answer": answer_loss(model, batch, states[-1]),
-            "points": self.thought(batch, states),
-            "read": self.reading(at_depth(states, READ_DEPTH), batch.read),
-            "written": self.writing(at_depth(states, WRITTEN_DEPTH), batch.written),
-        }

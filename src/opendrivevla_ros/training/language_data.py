@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.prompt import PROPOSAL, proposal_text
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import Turn
+from opendrivevla_ros.training.language_batches import Saying, Turn
 from opendrivevla_ros.training.language_samples import SpokenSample
 from opendrivevla_ros.training.strayed_answers import strayed
 from opendrivevla_ros.training.text_tasks import TextTask
@@ -16,6 +17,7 @@ KINDS = ("plan", "caption", "question", "agent")  # the first word of a task's k
 EVENTFUL_METRES = 3.0  # of departure from going on as it goes
 UNEVENTFUL_KEPT, OTHERS = 0.25, 4  # share of the uneventful moments that are taken at once; tries for another
 PROPOSED = 0.5  # share of the plans that are to be said as perception proposes them
+TOGETHER = {"caption": 2, "question": 6}  # so many of a moment are asked at once
 ROUNDS = 64  # different choices of a task for each sample before they repeat
 
 
@@ -73,9 +75,14 @@ def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.
     weights = np.array([shares.get(kind, 0.0) for kind in groups])
     if not weights.sum() > 0:
         raise TrainingError(f"{sample.scene} offers {', '.join(groups) or 'nothing'}, but {dict(shares)} is asked for")
-    tasks = list(groups.values())[random.choice(len(weights), p=weights / weights.sum())]
-    task = tasks[random.integers(len(tasks))]
-    answer, proposal = task.answer, sample.features.proposal
+    kind = list(groups)[random.choice(len(weights), p=weights / weights.sum())]
+    tasks = groups[kind]
+    drawn = random.choice(len(tasks), min(TOGETHER.get(kind, 1), len(tasks)), replace=False)
+    return Turn(sample.features, tuple(_saying(tasks[number], sample.features.proposal, random) for number in drawn))
+
+
+def _saying(task: TextTask, proposal: Tensor | None, random: np.random.Generator) -> Saying:
+    answer = task.answer
     if proposal is not None and PROPOSAL in task.user and random.uniform() < PROPOSED:
         answer = proposal_text(proposal)
-    return Turn(task.user, sample.features, answer, strayed(answer, random), task.before)
+    return Saying(task.user, answer, strayed(answer, random), task.before)

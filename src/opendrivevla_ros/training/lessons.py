@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, with_proposal
-from opendrivevla_ros.training.language_batches import AnswerLosses, LanguageBatches, Turn
+from opendrivevla_ros.training.answer_losses import AnswerLosses
+from opendrivevla_ros.training.language_batches import LanguageBatches, Turn
 from opendrivevla_ros.training.language_data import SeenTurns
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.truth_encoder import TruthEncoder, together
@@ -107,7 +108,7 @@ class LessonTraining(nn.Module):
             use_cache=False,
             output_hidden_states=True,
         ).hidden_states
-        asked = torch.tensor([len(some) - 1 for some in places], device=device)
+        asked = torch.tensor([(row, len(some) - 1) for row, some in enumerate(places)], device=device)
         points = torch.stack([moment.plan.path for moment in moments]).to(device)
         return self.answers.thought.error(states, asked, points, torch.ones(len(points), device=device))
 

@@ -16,8 +16,9 @@ from opendrivevla_ros.policies.continuity import follows
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.training.answer_losses import answer_loss, read
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.language_batches import LanguageBatches, Turn, answer_loss, read
+from opendrivevla_ros.training.language_batches import LanguageBatches, Saying, Turn
 from opendrivevla_ros.training.perception_step import move_frame
 from opendrivevla_ros.training.text_tasks import TextTask, planning_tasks, prompt_fields
 
@@ -126,7 +127,7 @@ class PlanningTraining(nn.Module):
     def forward(self, examples: Sequence[PlanningExample]) -> dict[str, Tensor]:
         """{"answer": mean cross-entropy}."""
         turns = [
-            Turn(example.user, self._see(example.frames), example.answer, before=example.before)
+            Turn(self._see(example.frames), (Saying(example.user, example.answer, before=example.before),))
             for example in examples
         ]
         batch = self._batches(turns)

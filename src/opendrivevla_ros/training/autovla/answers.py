@@ -17,10 +17,11 @@ from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
 from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, answer_text
+from opendrivevla_ros.training.answer_losses import FirstThought
 from opendrivevla_ros.training.autovla.examples import PlanExample
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import plan_label
-from opendrivevla_ros.training.language_batches import IGNORED, FirstThought
+from opendrivevla_ros.training.language_batches import IGNORED
 
 REASONING_WEIGHT = 40.0  # published, for data in which few examples have a thought
 
@@ -89,7 +90,8 @@ class AnswerTraining(nn.Module):
         losses = self.means(examples, told, F.cross_entropy(told.logits, told.tokens, reduction="none"))
         if self.points is None or layers is None:
             return losses
-        asked = (batch.labels != IGNORED).int().argmax(1) - 1
+        ends = (batch.labels != IGNORED).int().argmax(1) - 1
+        asked = torch.stack([torch.arange(len(ends), device=ends.device), ends], dim=1)
         plans = [plan_label(example.sample.sample).to(asked.device) for example in examples]
         path, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known.all() for plan in plans])
         return losses | {"points": self.points.error(layers, asked, path, known)}
