@@ -52,7 +52,7 @@ DRIVES = "drives"
 FIRST, SCENARIOS = 51000, 840  # of the expert's drives, the families in turn
 SCENES = 28  # of open loop and text, two of each family, as many as are driven in closed loop
 CORES = 2
-FLAT = 20.0  # metres: a prior of proposals so far off says next to nothing of the digits
+FLAT = 200.0  # a prior of proposals so many times as far off as expected says next to nothing of the digits
 
 
 def stages(budget: float) -> tuple[LanguageStep, ...]:
@@ -93,7 +93,7 @@ class _Unproposed(RecipeRun):
     """A run of a model to which perception proposes nothing."""
 
     def config(self) -> OpenDriveVlaConfig:
-        return replace(super().config(), proposal_errors=())
+        return replace(super().config(), proposal_scales=())
 
 
 class Row:
@@ -144,8 +144,8 @@ class Row:
         if self._proposes:
             shutil.copytree(self.checkpoint, self.by_words, dirs_exist_ok=True)
             config = load_config(self.checkpoint)
-            flat = tuple((FLAT,) * len(pair) for pair in config.proposal_errors)
-            save_config(replace(config, proposal_errors=flat), self.by_words / CONFIG)
+            flat = tuple((FLAT,) * len(pair) for pair in config.proposal_scales)
+            save_config(replace(config, proposal_scales=flat), self.by_words / CONFIG)
 
     @property
     def checkpoint(self) -> Path:

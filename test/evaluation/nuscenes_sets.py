@@ -11,8 +11,8 @@ import numpy as np
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo
-from opendrivevla_ros.core.trajectory import Trajectory
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
+from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.datasets.nuscenes_export import export_nuscenes
 from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 from opendrivevla_ros.datasets.world_scenes import StaggeredCameras, world_scene

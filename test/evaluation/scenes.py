@@ -7,8 +7,8 @@ import numpy as np
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Agent, Plan, PlanError, PlanFailure, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo
-from opendrivevla_ros.core.trajectory import Trajectory
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.evaluation.world_scenes import Scene, drive_scene
 from opendrivevla_ros.world.renderer import Renderer
 from opendrivevla_ros.world.rig import nuscenes_rig

@@ -9,8 +9,8 @@ from training.autovla.drives import standing_car, stored
 
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.plan import MapElement
-from opendrivevla_ros.core.trajectory import Trajectory
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
+from opendrivevla_ros.datasets.driving_samples import AgentLabel
 from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
 from opendrivevla_ros.evaluation.driver_score import driver_score
 from opendrivevla_ros.evaluation.logged_score import driver_reward, logged_scene

@@ -71,7 +71,7 @@ def test_who_is_to_stand_stands_without_turning():
 @pytest.mark.parametrize(
     ("path", "scales", "complaint"),
     [
-        (np.zeros((6, 3)), np.ones((6, 2)), r"path and scales \[K, 2\], not \(6, 3\) and \(6, 2\)"),
+        (np.zeros((6, 3)), np.ones((6, 2)), r"path and errors \[K, 2\], not \(6, 3\) and \(6, 2\)"),
         (np.zeros((6, 2)), np.ones((5, 2)), r"not \(6, 2\) and \(5, 2\)"),
         (np.full((6, 2), np.nan), np.ones((6, 2)), "must be finite"),
     ],

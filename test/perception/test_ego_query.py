@@ -47,7 +47,8 @@ def test_a_frame_is_read_alike_alone_and_beside_longer_ones():
     reading = query().eval()
     short, long = view(1, agents=1), view(2, agents=9)
     both, alone = reading([short, long]), reading([short])
-    torch.testing.assert_close([both.tokens[0], both.paths[0]], [alone.tokens[0], alone.paths[0]])
+    for some, one in zip(both, alone, strict=True):
+        torch.testing.assert_close(some[:1], one)
 
 
 def test_the_motion_of_the_ego_changes_what_it_says():
@@ -66,3 +67,22 @@ def test_a_path_is_as_exact_as_float32_where_all_else_is_bfloat16():
     assert rough.tokens.dtype is torch.bfloat16
     assert rough.paths.amax() > 30.0
     torch.testing.assert_close(rough.paths, exact, rtol=0, atol=1e-3)
+
+
+def test_where_its_paths_are_off_it_learns_to_expect_so_and_the_token_stays_as_it_is():
+    reading = query()
+    views = [view(1), view(2)]
+    off = torch.tensor([0.1, 5.0])
+    before = reading(views)
+    assert (before.errors > 0).all()
+    before.errors.sum().backward()
+    assert all(part.grad is None for name, part in reading.named_parameters() if not name.startswith("doubt."))
+    optimizer = torch.optim.Adam(reading.doubt.parameters(), lr=3e-3)
+    for _ in range(300):
+        errors = reading(views).errors
+        loss = (off[:, None, None] / errors + errors.log()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(reading(views).errors.mean((1, 2)), off, rtol=0.1, atol=0)
+    torch.testing.assert_close(reading(views).paths, before.paths, rtol=0, atol=0)

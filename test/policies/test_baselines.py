@@ -13,7 +13,8 @@ from opendrivevla_ros.core.ego import DrivingCommand, EgoState
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import PlanError, PlanFailure
 from opendrivevla_ros.core.rig import CameraRig
-from opendrivevla_ros.policies.baselines import TIMES, ConstantVelocityPolicy, continued_arc
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.policies.baselines import ConstantVelocityPolicy, continued_arc
 from opendrivevla_ros.policies.registry import CheckpointError, load_policy
 
 
@@ -34,7 +35,7 @@ def observation(state: EgoState) -> Observation:
 
 def test_straight_motion_is_continued_in_a_straight_line() -> None:
     plan = ConstantVelocityPolicy().plan(observation(ego(vx=4.0)))
-    np.testing.assert_allclose(plan.trajectory.xy, np.column_stack([4.0 * TIMES, np.zeros(6)]), atol=1e-12)
+    np.testing.assert_allclose(plan.trajectory.xy, np.column_stack([4.0 * FUTURE_TIMES_S, np.zeros(6)]), atol=1e-12)
     np.testing.assert_allclose(plan.trajectory.velocity, 4.0)
     assert (np.diff(plan.trajectory.covariance[:, 0, 0]) > 0).all()
 
@@ -47,7 +48,7 @@ def test_the_arc_equals_small_steps_of_the_same_motion(vx: float, vy: float, yaw
     cosines, sines = np.cos(angles), np.sin(angles)
     steps = np.column_stack([vx * cosines - vy * sines, vx * sines + vy * cosines]) * step
     expected = steps.cumsum(axis=0)[count // 6 - 1 :: count // 6]
-    np.testing.assert_allclose(continued_arc(ego(vx, vy, yaw_rate), TIMES), expected, atol=1e-4)
+    np.testing.assert_allclose(continued_arc(ego(vx, vy, yaw_rate), FUTURE_TIMES_S), expected, atol=1e-4)
 
 
 def test_an_ego_state_with_nan_gives_a_reason_in_place_of_a_baseline_plan() -> None:

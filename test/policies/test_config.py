@@ -32,7 +32,7 @@ def test_every_preset_survives_json(preset: OpenDriveVlaConfig, tmp_path: Path) 
 def test_a_file_from_before_thoughts_and_proposals_is_of_a_model_without(tmp_path: Path) -> None:
     save_config(configs.base(), tmp_path / "config.json")
     written = json.loads((tmp_path / "config.json").read_text())
-    del written["thinks"], written["proposal_errors"]
+    del written["thinks"], written["proposal_scales"]
     assert parse_config(written) == configs.base()
 
 
@@ -71,13 +71,13 @@ def test_a_wrong_configuration_is_refused_by_the_name_of_its_key(change, message
 @pytest.mark.parametrize(
     "change",
     [
-        {"proposal_errors": ((0.1, 0.2),) * 5},
-        {"proposal_errors": ((0.1, 0.2, 0.3),) * 6},
-        {"proposal_errors": ((0.1, 0.0),) * 6},
+        {"proposal_scales": ((0.1, 0.2),) * 5},
+        {"proposal_scales": ((0.1, 0.2, 0.3),) * 6},
+        {"proposal_scales": ((0.1, 0.0),) * 6},
         {"perception": replace(configs.small_perception(), ego_layers=0)},
     ],
     ids=["five pairs", "triples", "no error", "no query"],
 )
 def test_errors_of_proposals_that_cannot_be_are_refused(change: dict) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.proposal_errors"):
+    with pytest.raises(CheckpointError, match=r"config\.proposal_scales"):
         empty_model(replace(configs.small(300, 2), **change))

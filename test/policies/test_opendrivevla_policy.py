@@ -58,7 +58,7 @@ def test_a_plan_holds_everything_that_was_seen_and_written(policy: OpenDriveVlaP
     assert plan.agents[0].predicted.shape == (0, 2)
     assert "Mission goal: keep forward" in plan.prompt
     (proposed,) = re.findall("^Proposed trajectory: (.*)$", plan.prompt, re.MULTILINE)
-    np.testing.assert_allclose(parse_trajectory(proposed), policy._last.output.proposal, atol=0.051)
+    np.testing.assert_allclose(parse_trajectory(proposed), policy._last.output.path, atol=0.051)
     assert {"preprocess", "backbone", "language_prefill", "language_decode"} <= set(plan.stage_times)
     assert plan.token_counts["scene"] == 18
     assert plan.token_counts["agents"] == len(plan.agents)
@@ -68,10 +68,10 @@ def test_a_plan_holds_everything_that_was_seen_and_written(policy: OpenDriveVlaP
 
 def test_a_model_that_knows_nothing_plans_what_perception_proposes() -> None:
     policy = load_policy("opendrivevla-small-random", samples=0)
-    policy.config = replace(policy.config, proposal_errors=((0.01, 0.01),) * 6)
+    policy.config = replace(policy.config, proposal_scales=((0.01, 0.01),) * 6)
     policy._writer._head.zero_()
     plan = policy.plan(make_observation())
-    np.testing.assert_allclose(parse_trajectory(plan.raw_text), policy._last.output.proposal, atol=0.06)
+    np.testing.assert_allclose(parse_trajectory(plan.raw_text), policy._last.output.path, atol=0.06)
 
 
 def test_random_weights_say_that_they_are_random_and_which(policy: OpenDriveVlaPolicy) -> None:
@@ -456,6 +456,8 @@ def test_options_that_make_no_sense_are_refused(options: dict, message: str) -> 
 
 
 def test_no_samples_still_give_a_covariance_from_token_probabilities() -> None:
-    plan = load_policy("opendrivevla-small-random", samples=0).plan(make_observation())
+    policy = load_policy("opendrivevla-small-random", samples=0)
+    policy.config = replace(policy.config, proposal_scales=())
+    plan = policy.plan(make_observation())
     spread = plan.trajectory.covariance[:, 0, 0]
     assert (np.diff(spread) > 0).all()

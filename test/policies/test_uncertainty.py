@@ -24,6 +24,16 @@ def test_samples_that_leave_the_plan_sideways_widen_it_sideways() -> None:
     assert doubt(waypoints, np.zeros(10)).spread == pytest.approx(2.0)
 
 
+def test_known_errors_widen_each_waypoint_by_themselves_and_are_told() -> None:
+    errors = np.column_stack([np.arange(6) * 0.5, np.arange(6) * 1.0])
+    covariance = waypoint_covariance(np.zeros((1, 6, 2)), TIMES, 0.1, errors)
+    assert covariance[3].tolist() == [[0.01 + 2 * 1.5**2, 0.0], [0.0, 0.01 + 2 * 3.0**2]]
+    longer = waypoint_covariance(np.zeros((1, 10, 2)), np.arange(1, 11) * 0.5, 0.1, errors)
+    np.testing.assert_allclose(longer[:6], covariance)
+    np.testing.assert_allclose(longer[9, 0, 0], 0.01 + 2 * (2.5 * 5.0 / 3.0) ** 2)
+    assert doubt(np.zeros((1, 6, 2)), np.zeros(10), errors).expected_error == pytest.approx(np.hypot(2.5, 5.0))
+
+
 def test_unsure_tokens_widen_later_waypoints_more_and_lower_the_confidence() -> None:
     log_probabilities = np.log(np.full(10, 0.5))
     probability = token_probability(log_probabilities)

@@ -57,9 +57,11 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order() -> None:
     assert np.isnan(area_under_curve(confidence, np.ones(4, dtype=bool)))
 
 
-def test_a_plan_is_surer_with_likely_tokens_and_samples_that_agree() -> None:
+def test_a_plan_is_surer_with_likely_tokens_samples_that_agree_and_little_error_expected() -> None:
     assert score(Doubt(0.8)) == pytest.approx(0.8)
     assert score(Doubt(0.8, spread=2.0)) == pytest.approx(0.8 / np.e)
+    assert score(Doubt(0.8, expected_error=2.0)) == pytest.approx(0.8 / np.e)
+    assert score(Doubt(0.8, spread=1.0, expected_error=3.0)) == pytest.approx(0.8 / np.e**2)
 
 
 def test_a_calibration_comes_back_from_its_file_and_is_told_by_samples(tmp_path: Path) -> None:

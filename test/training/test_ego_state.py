@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from training.blind_samples import blind_samples
 
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample, Words
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
-from opendrivevla_ros.policies.baselines import TIMES, continued_arc
+from opendrivevla_ros.policies.baselines import continued_arc
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training.ego_state import ego_samples, train_ego_state
 from opendrivevla_ros.training.errors import TrainingError
@@ -48,7 +49,7 @@ def test_a_trained_policy_beats_constant_velocity_on_what_it_saw(samples, tmp_pa
     distances = []
     for sample in samples:
         plan = policy.plan(sample.observation).trajectory.xy
-        arc = continued_arc(sample.observation.ego, TIMES)
+        arc = continued_arc(sample.observation.ego, FUTURE_TIMES_S)
         distances.append([np.hypot(*(path - sample.future[:, :2]).T).mean() for path in (plan, arc)])
     own, straight = np.mean(distances, axis=0)
     assert own < 0.7 * straight

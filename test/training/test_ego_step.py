@@ -11,7 +11,7 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small_perception
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
-from opendrivevla_ros.training.ego_step import EgoPolicy, EgoTraining, proposal_errors, query_of, with_ego_tokens
+from opendrivevla_ros.training.ego_step import EgoPolicy, EgoTraining, proposal_scales, query_of, with_ego_tokens
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.own_drives import draw_own_drives
@@ -46,7 +46,7 @@ def test_the_language_model_gets_what_the_network_gives_on_a_vehicle(stretch: li
         torch.testing.assert_close(one.features.agents.float(), wanted, atol=1e-2, rtol=1e-2)
         assert one.features.proposal is not None
         assert one.features.proposal.shape == (6, 2)
-        torch.testing.assert_close(one.features.proposal, output.proposal, atol=5e-2, rtol=1e-2)
+        torch.testing.assert_close(one.features.proposal, output.path, atol=5e-2, rtol=1e-2)
 
 
 def test_a_moment_whose_plan_is_not_known_stays_as_it_is(stretch: list[StoredSample]):
@@ -117,7 +117,7 @@ def test_at_the_wheel_it_forgets_the_drive_before(stretch: list[StoredSample]):
     torch.testing.assert_close(policy.plan(first).trajectory.xy, fresh)
 
 
-def test_proposals_that_are_never_off_leave_a_prior_some_doubt(stretch: list[StoredSample]):
+def test_scales_are_how_many_times_as_far_off_as_expected_proposals_are(stretch: list[StoredSample]):
     perception = network()
     (sample, *_) = see(perception, CONFIG, stretch[:1])
     (told,) = with_ego_tokens([sample], query_of(perception))
@@ -126,8 +126,9 @@ def test_proposals_that_are_never_off_leave_a_prior_some_doubt(stretch: list[Sto
     right = replace(sample, plan=replace(told.plan, path=told.features.proposal))
     off = replace(sample, plan=replace(told.plan, path=told.features.proposal + torch.tensor([0.5, -2.0])))
     query = query_of(perception)
-    assert proposal_errors([right], query) == ((0.001, 0.001),) * 6
-    assert proposal_errors([right, off, replace(off, plan=None)], query) == ((0.25, 1.0),) * 6
+    query.doubt.forward = lambda tokens, motion: torch.full((len(tokens), 6, 2), 0.5)  # type: ignore[method-assign]
+    assert proposal_scales([right], query) == ((0.001, 0.001),) * 6  # a prior must leave some doubt
+    assert proposal_scales([right, off, replace(off, plan=None)], query) == ((0.5, 2.0),) * 6
     unknown = replace(off, plan=replace(told.plan, known=torch.zeros(6, dtype=torch.bool)))
     with pytest.raises(TrainingError, match="none of 1 samples has a known future"):
-        proposal_errors([unknown], query)
+        proposal_scales([unknown], query)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE, apply
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.drive_store import StoredSample, Words
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.language.prompt import proposal_text
 from opendrivevla_ros.language.trajectory_text import parse_trajectory

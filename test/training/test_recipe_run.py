@@ -118,14 +118,20 @@ def test_a_step_drives_the_scenarios_of_its_families_alone(run: RecipeRun):
     assert [name.split("-")[0] for name in run.drives(HELD_OUT).names] == [f"own{held_out.numbers[0]:06d}"]
 
 
-def test_the_checkpoint_tells_how_far_off_its_proposals_were_where_nothing_learned(run: RecipeRun):
+def test_the_checkpoint_tells_how_many_times_as_far_off_as_expected_proposals_were(
+    run: RecipeRun,
+):
     weights = torch.load(run.folder / "planning" / WEIGHTS, weights_only=True)
     training = load_ego_training(run.folder / "ego" / WEIGHTS, run.config().perception)
     training.load_state_dict({name: weights.get(name, value) for name, value in training.state_dict().items()})
-    told = with_ego_tokens(load_tokens(run.folder / "tokens" / HELD_OUT), query_of(training.perception))
+    query = query_of(training.perception)
+    told = with_ego_tokens(load_tokens(run.folder / "tokens" / HELD_OUT), query)
     known = [one for one in told if one.plan is not None and one.plan.known.all()]
     off = np.mean([np.abs(one.features.proposal - one.plan.path) for one in known], axis=0)
-    np.testing.assert_allclose(load_config(run.export()).proposal_errors, off, atol=6e-4)
+    with torch.inference_mode():
+        tokens = torch.stack([one.features.agents[0].float() for one in known])  # the ego's leads
+        expected = query.doubt(tokens, torch.stack([one.plan.ego for one in known])).mean(0).numpy()
+    np.testing.assert_allclose(load_config(run.export()).proposal_scales, off / expected, rtol=1e-2, atol=6e-4)
 
 
 def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):

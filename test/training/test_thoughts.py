@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from training.autovla.drives import THOUGHT, WORDS, standing_car, stored
 
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.drive_store import Words
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
 from opendrivevla_ros.training.thoughts import needs_thought, thought_of
 from opendrivevla_ros.training.world_drives import words_of

@@ -7,16 +7,22 @@ import torch
 from perception.test_network import CONFIG
 from training.samples import box_labels, plan_label
 
-from opendrivevla_ros.perception.ego_query import PLAN_METRES
+from opendrivevla_ros.perception.ego_query import PLAN_METRES, EgoAnswer
 from opendrivevla_ros.training.labels import LINE_POINTS, PlanLabel
 from opendrivevla_ros.training.token_reader import (
     LINE_METRES,
     TokenReader,
     future_loss,
-    plan_loss,
+    proposal_losses,
 )
 
 DIM = CONFIG.embed_dim
+
+
+def loss(path: torch.Tensor, plan: PlanLabel) -> float:
+    """Of one proposed path [1, 6, 2]."""
+    answer = EgoAnswer(torch.zeros(1, DIM), path, torch.ones_like(path))
+    return proposal_losses(answer, [plan])["plan"].item()
 
 
 def test_unknown_points_of_a_plan_do_not_count():
@@ -26,14 +32,14 @@ def test_unknown_points_of_a_plan_do_not_count():
     path[2:] = 1e6
     found = torch.randn(1, 6, 2)
     plans = [PlanLabel(given.ego, some, known) for some in (given.path, path)]
-    first, second = (plan_loss(found, [plan]) for plan in plans)
-    assert first.item() == pytest.approx(second.item())
+    first, second = (loss(found, plan) for plan in plans)
+    assert first == pytest.approx(second)
 
 
 def test_a_plans_loss_is_its_mean_error():
     plan = plan_label()
     errors = replace(plan, path=torch.full_like(plan.path, 7.0))
-    assert plan_loss(torch.zeros(1, 6, 2), [errors]).item() * PLAN_METRES == pytest.approx(7.0)
+    assert loss(torch.zeros(1, 6, 2), errors) * PLAN_METRES == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize(("worse", "better"), [((0, 1), (5, 1)), ((2, 0), (2, 1))], ids=["sooner", "to the side"])
@@ -42,8 +48,25 @@ def test_what_is_driven_first_and_what_leaves_the_lane_counts_most(worse: tuple[
     plans = [replace(plan_label(), path=found[0].clone()) for _ in range(2)]
     for plan, where in zip(plans, (worse, better), strict=True):
         plan.path[where] += 1.0
-    off, less_off = (plan_loss(found, [plan]).item() for plan in plans)
+    off, less_off = (loss(found, plan) for plan in plans)
     assert off > 1.5 * less_off > 0.0
+
+
+def test_expected_errors_are_learned_and_the_path_is_not_bent_by_them():
+    plan = plan_label()
+    known = torch.tensor([True] * 5 + [False])
+    labels = [replace(plan, path=torch.full((6, 2), off), known=known) for off in (1.0, 3.0)]
+    paths = torch.zeros(2, 6, 2, requires_grad=True)
+    logarithms = torch.zeros(6, 2, requires_grad=True)
+    optimizer = torch.optim.Adam([logarithms], 0.05)
+    for _ in range(400):
+        answer = EgoAnswer(torch.zeros(2, DIM), paths, logarithms.exp().expand(2, 6, 2))
+        optimizer.zero_grad()
+        proposal_losses(answer, labels)["doubt"].backward()
+        optimizer.step()
+    assert paths.grad is None
+    torch.testing.assert_close(logarithms[:5].exp(), torch.full((5, 2), 2.0), atol=0.01, rtol=0)
+    assert logarithms[5].tolist() == [0.0, 0.0]
 
 
 def test_no_label_gives_no_loss_but_a_gradient():

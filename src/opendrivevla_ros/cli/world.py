@@ -142,8 +142,7 @@ def _print_written(root: Path, families: list[str], written: "list[ExportedScene
 def _moment(family: str, seed: int, at: float) -> "tuple[Observation, Plan]":
     """What is seen `at` seconds after the start; and in the form of a plan what is true, and what the expert does."""
     from opendrivevla_ros.core.plan import Agent, Plan, Reasoning
-    from opendrivevla_ros.core.trajectory import Trajectory
-    from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S
+    from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
     from opendrivevla_ros.datasets.world_samples import WorldSampler
     from opendrivevla_ros.world.expert import STEP_S, expert_command
     from opendrivevla_ros.world.families import make_scenario

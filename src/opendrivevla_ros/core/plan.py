@@ -66,11 +66,13 @@ class Doubt:
     """What a model's own numbers say of its plan.
 
     token_probability: geometric mean of the probabilities of what it decided, [0, 1]. spread: mean distance of the
-    waypoints of plans that were drawn beside it, metres; None where none were.
+    waypoints of plans that were drawn beside it, metres; None where none were. expected_error: how far off its
+    point 3 s ahead is expected to be, metres; None from a model that expects nothing.
     """
 
     token_probability: float
     spread: float | None = None
+    expected_error: float | None = None
 
 
 @dataclass(frozen=True)

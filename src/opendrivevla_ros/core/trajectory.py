@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike
 
 from opendrivevla_ros.core.geometry import Array, wrap_angle
 
+FUTURE_TIMES_S: Array = np.arange(1, 7) * 0.5  # after t0: of the published plans, and of what is known of the future
+WAYPOINTS = len(FUTURE_TIMES_S)
 STANDSTILL_STEP_METRES = 0.1  # a step shorter than this has no heading of its own
 
 

@@ -6,9 +6,10 @@ from rosbags.serde import SerdeError
 
 from opendrivevla_ros.core.geometry import Array, invert, transform, yaw_of
 from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.bag_messages import deserialize, nanoseconds
 from opendrivevla_ros.datasets.bags import BagError, BagReader
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, values_at
+from opendrivevla_ros.datasets.driving_samples import values_at
 from opendrivevla_ros.sensing.odometry import OdometryBuffer, OdometrySettings
 
 ODOMETRY_GAP_S = 0.5  # a longer gap in the odometry ends a track: what was driven in it is not known

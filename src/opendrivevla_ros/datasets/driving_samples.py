@@ -9,7 +9,6 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import MapElement
 
-FUTURE_TIMES_S: Array = np.arange(1, 7) * 0.5
 COVER_TOLERANCE_S = 0.06  # nuScenes' keyframes jitter by a sweep of the lidar: so far beyond an end counts as measured
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from opendrivevla_ros.core.geometry import Array, apply, invert, wrap_angle, yaw_of
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, values_at
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, values_at
 from opendrivevla_ros.datasets.nuscenes_tables import DETECTION_CLASSES, VISIBILITIES, Row, Tables
 
 TABLE = "sample_annotation"

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from opendrivevla_ros.core.ego import HISTORY_POINTS, HISTORY_STEP_NS, Command, EgoState
 from opendrivevla_ros.core.geometry import Array, apply, invert, planar_transform, yaw_of
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, values_at
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.datasets.driving_samples import values_at
 from opendrivevla_ros.datasets.nuscenes_tables import GRAVITY, DatasetError, read_json
 from opendrivevla_ros.language.prompt import STEERING_RATIO
 

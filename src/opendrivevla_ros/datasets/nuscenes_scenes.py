@@ -19,7 +19,8 @@ from opendrivevla_ros.core.ego import Command, DrivingCommand
 from opendrivevla_ros.core.geometry import Array, apply, invert, yaw_of
 from opendrivevla_ros.core.observation import CameraFrame, Observation
 from opendrivevla_ros.core.rig import CAMERA_NAMES, CameraCalibration, CameraRig
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.map_elements import MapGeometry
 from opendrivevla_ros.datasets.nuscenes_labels import AgentTracks
 from opendrivevla_ros.datasets.nuscenes_motion import SceneMotion, published_command, read_can_bus

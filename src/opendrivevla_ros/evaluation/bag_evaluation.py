@@ -19,11 +19,11 @@ from opendrivevla_ros.core.geometry import Array, invert, wrap_angle
 from opendrivevla_ros.core.plan import Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.core.rig import CameraRig
-from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
 from opendrivevla_ros.datasets.bag_samples import bag_samples
 from opendrivevla_ros.datasets.bag_topics import find_input_topics
 from opendrivevla_ros.datasets.bags import BagError, BagReader
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.evaluation.comfort import comfort
 from opendrivevla_ros.evaluation.moments import ShownMoment, candidates, keep_worst, shown_moment
 from opendrivevla_ros.evaluation.open_loop import stp3_convention, uniad_convention

@@ -4,7 +4,7 @@ A plan is good where its point 3 s ahead is no further than GOOD_METRES from whe
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -163,7 +163,7 @@ def calibrated(
     calibration = Calibration(
         load_policy(policy).info.weights_hash,
         with_samples=Map.fitted([score(plan.doubt) for plan in plans], good),
-        without=Map.fitted([score(Doubt(plan.doubt.token_probability)) for plan in plans], good),
+        without=Map.fitted([score(replace(plan.doubt, spread=None)) for plan in plans], good),
         made_from=f"{len(plans)} plans in {scenes} scenes of validation seeds",
     )
     return calibration, plans

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from opendrivevla_ros.core.geometry import Array, distances_along
 from opendrivevla_ros.core.plan import MapElement
-from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
 from opendrivevla_ros.datasets.drive_store import StoredSample
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.evaluation.driver_score import Scene, driver_score
 from opendrivevla_ros.evaluation.plan_tracker import STEP_S
 

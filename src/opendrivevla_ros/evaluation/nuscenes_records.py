@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from opendrivevla_ros.core.files import write_whole
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.plan import Agent
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.evaluation.moments import ResultsError, ShownMoment, read_moments, write_moments
 from opendrivevla_ros.evaluation.world_scenes import EvaluationError
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from opendrivevla_ros.core.geometry import Array, wrap_angle
 from opendrivevla_ros.core.plan import Agent, Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.evaluation.detection import detections_of
 from opendrivevla_ros.evaluation.driver_score import DriverScore, driver_score

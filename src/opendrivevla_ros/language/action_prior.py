@@ -23,19 +23,19 @@ class ActionPrior:
     """Laplace distributions of where the vehicle is after each action, around a proposed path.
 
     path: [K, 2] positions of base_link every half second, in base_link at t0, metres; of actions beyond the K-th
-    nothing is known. scales: [K, 2] mean absolute errors of such paths, along x and y. Raises ValueError for other
-    shapes, and for a path or scales that are not finite.
+    nothing is known. errors: [K, 2] how far off such paths are on average, along x and y. Raises ValueError for other
+    shapes, and for a path or errors that are not finite.
     """
 
-    def __init__(self, codebook: ActionCodebook, path: ArrayLike, scales: ArrayLike) -> None:
-        positions, spread = np.asarray(path, dtype=np.float64), np.asarray(scales, dtype=np.float64)
-        if positions.ndim != 2 or positions.shape[1:] != (2,) or spread.shape != positions.shape:
-            raise ValueError(f"a prior needs path and scales [K, 2], not {positions.shape} and {spread.shape}")
-        if not (np.isfinite(positions).all() and np.isfinite(spread).all()):
-            raise ValueError("a prior's path and scales must be finite")
+    def __init__(self, codebook: ActionCodebook, path: ArrayLike, errors: ArrayLike) -> None:
+        positions, self.errors = np.asarray(path, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+        if positions.ndim != 2 or positions.shape[1:] != (2,) or self.errors.shape != positions.shape:
+            raise ValueError(f"a prior needs path and errors [K, 2], not {positions.shape} and {self.errors.shape}")
+        if not (np.isfinite(positions).all() and np.isfinite(self.errors).all()):
+            raise ValueError("a prior's path and errors must be finite")
         self._codebook = codebook
         self._centres = np.column_stack([positions, _headings(positions)])  # [K, 3]
-        across = np.maximum(spread, LEAST_SCALE)
+        across = np.maximum(self.errors, LEAST_SCALE)
         self._scales = np.column_stack([across, across[:, 1] / LEVER])
 
     def log_shares(self, actions: Sequence[int]) -> Array:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opendrivevla_ros.language.trajectory_text import TRAJECTORY_END, TRAJECTORY_START, WAYPOINTS
+from opendrivevla_ros.core.trajectory import WAYPOINTS
+from opendrivevla_ros.language.trajectory_text import TRAJECTORY_END, TRAJECTORY_START
 
 _MARKER_SYMBOLS = {TRAJECTORY_START: "\ue000", TRAJECTORY_END: "\ue001"}  # private use characters
 

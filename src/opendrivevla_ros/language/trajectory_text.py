@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 
 TRAJECTORY_START = "<traj_start>"
 TRAJECTORY_END = "<traj_end>"
-WAYPOINTS = 6
 WAYPOINT_STEP_S = 0.5
 LARGEST_METRES = 999.99  # three digits before the point
 

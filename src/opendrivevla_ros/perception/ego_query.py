@@ -6,18 +6,21 @@ the language model as the first of the agents' tokens, and what is to be done st
 stands in that agent's.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from opendrivevla_ros.core.trajectory import WAYPOINTS
+
 EGO_NUMBERS = 19
-WAYPOINTS = 6
 PLAN_METRES = 10.0  # the unit in which positions of a plan are read
 _KINDS = 3
 _HEADS = 4
 _MOTION_WIDTH = 128
+_ERROR_RANGE = (0.001, 100.0)  # metres
 _LOOKS = 2  # layers, each of which looks once more
 
 
@@ -36,10 +39,20 @@ class EgoView(NamedTuple):
 
 
 class EgoAnswer(NamedTuple):
-    """tokens: [B, C]. paths: [B, 6, 2], where the lidar origin should be every 0.5 s, lidar frame, metres."""
+    """tokens: [B, C]. paths: [B, 6, 2], where the lidar origin should be every 0.5 s, lidar frame, metres. errors:
+    [B, 6, 2], how far off it expects each of these numbers to be on average, metres.
+    """
 
     tokens: Tensor
     paths: Tensor
+    errors: Tensor
+
+
+class Proposal(NamedTuple):
+    """One path [6, 2] and its errors [6, 2], see `EgoAnswer`."""
+
+    path: Tensor
+    errors: Tensor
 
 
 class EgoQuery(nn.Module):
@@ -57,6 +70,7 @@ class EgoQuery(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.look = None if ahead is None else _Look(width, ahead)
         self.plan = _PlanReader(width)
+        self.doubt = _ErrorReader(width)
 
     def forward(self, views: Sequence[EgoView]) -> EgoAnswer:
         """The ego's token of each view, and the path that it proposes."""
@@ -74,7 +88,8 @@ class EgoQuery(nn.Module):
         if self.look is not None:
             cells = torch.stack([view.ahead for view in views if view.ahead is not None])
             egos = self.look(egos, cells.to(egos.dtype))
-        return EgoAnswer(egos, self.plan(egos, torch.stack([view.ego for view in views])))
+        motion = torch.stack([view.ego for view in views])
+        return EgoAnswer(egos, self.plan(egos, motion), self.doubt(egos, motion))
 
 
 class _Look(nn.Module):
@@ -125,3 +140,23 @@ class _PlanReader(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             path = self.path(tokens.float()) + self.going_on(motion.float())
         return PLAN_METRES * path.unflatten(1, (WAYPOINTS, 2))
+
+
+class _ErrorReader(nn.Module):
+    """Reads from a token and the motion how far off the path will be that is read from them.
+
+    What it learns changes nothing of the token: a path must not become worse to be known better.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.logarithm = nn.Sequential(
+            nn.Linear(width + EGO_NUMBERS, _MOTION_WIDTH), nn.ReLU(), nn.Linear(_MOTION_WIDTH, 2 * WAYPOINTS)
+        )
+
+    def forward(self, tokens: Tensor, motion: Tensor) -> Tensor:
+        """Tokens [B, C] and numbers of the ego [B, EGO_NUMBERS] to errors [B, 6, 2], metres, in float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            read = self.logarithm(torch.cat([tokens.detach().float(), motion.float()], dim=1))
+        errors = read.clamp(*map(math.log, _ERROR_RANGE)).exp()
+        return errors.unflatten(1, (WAYPOINTS, 2))

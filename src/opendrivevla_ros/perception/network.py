@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opendrivevla_ros.perception.config import PerceptionConfig
-from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
+from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView, Proposal
 from opendrivevla_ros.perception.fpn import FeaturePyramid
 from opendrivevla_ros.perception.map_head import MapHead, MapResult
 from opendrivevla_ros.perception.memory import MemoryBank, QueryInteraction
@@ -51,7 +51,7 @@ class PerceptionOutput:
 
     scene_tokens: [cameras * rows * columns, C], by camera, then row by row. agent_tokens: [A, C], by falling track
     score. map_tokens: [M, C], accepted elements, then the drivable area. ego_tokens: [1, C], or [0, C] where the
-    network has no `EgoQuery`. proposal: [6, 2], the path that this proposes, see `EgoAnswer`. ahead: what it looks
+    network has no `EgoQuery`. proposal: the path that this proposes. ahead: what it looks
     into, see `PerceptionNetwork.ahead`. detections: see `tracker.detections`. stage_times: seconds by stage, in order.
     """
 
@@ -59,12 +59,17 @@ class PerceptionOutput:
     agent_tokens: Tensor
     map_tokens: Tensor
     ego_tokens: Tensor
-    proposal: Tensor | None
+    proposal: Proposal | None
     ahead: Tensor | None
     tracks: TrackResult
     detections: TrackResult
     map: MapResult
     stage_times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Tensor | None:
+        """[6, 2], that of the proposal, if there is one."""
+        return None if self.proposal is None else self.proposal.path
 
 
 class EgoMotion:
@@ -148,7 +153,8 @@ class PerceptionNetwork(nn.Module):
         if self.ego_query is not None:
             assert frame.ego is not None
             ahead = self.ahead(bev)
-            ego, (proposal,) = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego, ahead)])
+            answer = self.ego_query([EgoView(scene, agents, map_decoding.tokens, frame.ego, ahead)])
+            ego, proposal = answer.tokens, Proposal(answer.paths[0], answer.errors[0])
             clock.stop("ego_query")
         return PerceptionOutput(
             scene_tokens=scene,

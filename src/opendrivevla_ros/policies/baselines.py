@@ -10,9 +10,8 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
-from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
 
-TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 ACCELERATION_SIGMA = 1.0  # m/s^2: what a driver may do that constant velocity does not foresee
 CONFIDENCE = 0.5  # it sees nothing, so it has no reason for more or less
 
@@ -30,7 +29,7 @@ class WordlessPolicy:
         self._requested_mode = ThinkingMode.FAST
 
     def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
-        """Positions [6, 2] of base_link at TIMES, in base_link now, and their covariance [6, 2, 2] or None."""
+        """Positions [6, 2] of base_link at FUTURE_TIMES_S, in base_link now; their covariance [6, 2, 2], if any."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -65,7 +64,7 @@ class WordlessPolicy:
         points, covariance = self.waypoints(observation)
         return Plan(
             stamp_ns=observation.stamp_ns,
-            trajectory=Trajectory.from_waypoints(TIMES, points, observation.ego.speed, covariance),
+            trajectory=Trajectory.from_waypoints(FUTURE_TIMES_S, points, observation.ego.speed, covariance),
             confidence=CONFIDENCE,
             reasoning=Reasoning(self.explanation, self._requested_mode, ThinkingMode.FAST),
             stage_times={"extrapolate": (time.monotonic_ns() - started_ns) / 1e9},
@@ -84,8 +83,8 @@ class ConstantVelocityPolicy(WordlessPolicy):
 
     def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
         """The continued arc; its covariance is that of an acceleration of ACCELERATION_SIGMA."""
-        covariance = (0.5 * ACCELERATION_SIGMA * TIMES**2)[:, None, None] ** 2 * np.eye(2)
-        return continued_arc(observation.ego, TIMES), covariance
+        covariance = (0.5 * ACCELERATION_SIGMA * FUTURE_TIMES_S**2)[:, None, None] ** 2 * np.eye(2)
+        return continued_arc(observation.ego, FUTURE_TIMES_S), covariance
 
 
 def continued_arc(ego: EgoState, times: Array) -> Array:

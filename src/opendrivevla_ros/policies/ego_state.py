@@ -17,11 +17,12 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import PlanError, PlanFailure
 from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.policies import checkpoint
-from opendrivevla_ros.policies.baselines import TIMES, WordlessPolicy
+from opendrivevla_ros.policies.baselines import WordlessPolicy
 
 POLICY = "ego_state"
-POINTS = len(TIMES)
+POINTS = len(FUTURE_TIMES_S)
 INPUTS = 3 * HISTORY_POINTS + 2 + 2 + 1 + 1 + len(Command)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import DrivingLanguageModel
-from opendrivevla_ros.language.trajectory_text import WAYPOINTS
 from opendrivevla_ros.training.language_batches import IGNORED, LanguageBatch
 from opendrivevla_ros.training.number_reading import NumberReading
 from opendrivevla_ros.training.token_reader import plan_error

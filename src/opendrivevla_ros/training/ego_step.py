@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import PolicyInfo
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
@@ -25,10 +26,10 @@ from opendrivevla_ros.policies.opendrivevla.perception_input import perception_f
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_samples import SpokenSample
 from opendrivevla_ros.training.moments import Moment
-from opendrivevla_ros.training.token_reader import plan_loss
+from opendrivevla_ros.training.token_reader import proposal_losses
 
 BATCH = 256
-LEAST_ERROR = 0.001  # metres: a prior must leave some doubt
+LEAST_SCALE = 0.001  # a prior must leave some doubt
 
 
 class EgoTraining(nn.Module):
@@ -43,11 +44,11 @@ class EgoTraining(nn.Module):
         query_of(perception)
 
     def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
-        """{"plan": see `plan_loss`}."""
+        """See `proposal_losses`."""
         query = query_of(self.perception)
         device = query.kinds.device
         views = [_view(moment.features, moment.plan.ego, moment.ahead, device) for moment in moments]
-        return {"plan": plan_loss(query(views).paths, [moment.plan.to(device) for moment in moments])}
+        return proposal_losses(query(views), [moment.plan.to(device) for moment in moments])
 
     def inner_matrices(self) -> list[nn.Parameter]:
         """What multiplies states in the query's layers."""
@@ -77,28 +78,36 @@ def with_ego_tokens(samples: Sequence[SpokenSample], query: EgoQuery) -> list[Sp
     known = [index for index, sample in enumerate(samples) if sample.plan is not None]
     for start in range(0, len(known), BATCH):
         some = known[start : start + BATCH]
-        views = [
-            _view(one.features, one.plan.ego, one.ahead)
-            for one in (found[index] for index in some)
-            if one.plan is not None
-        ]
-        for index, ego, path in zip(some, *query(views), strict=True):
+        answer = query([_view_of(samples[index]) for index in some])
+        for index, ego, path in zip(some, answer.tokens, answer.paths, strict=True):
             found[index] = replace(
                 found[index], features=found[index].features.led_by(ego[None].half(), path), ahead=None
             )
     return found
 
 
-def proposal_errors(samples: Sequence[SpokenSample], query: EgoQuery) -> tuple[tuple[float, ...], ...]:
-    """Mean absolute error [6][2] of the paths that a query proposes, metres.
+@torch.inference_mode()
+def proposal_scales(samples: Sequence[SpokenSample], query: EgoQuery) -> tuple[tuple[float, ...], ...]:
+    """By how much the errors of proposed paths are larger than the query expects them to be, see `scales`.
 
     Raises TrainingError where no sample's plan is known to its end.
     """
-    told = [one for one in with_ego_tokens(samples, query) if one.plan is not None and bool(one.plan.known.all())]
-    if not told:
+    known = [sample for sample in samples if sample.plan is not None and bool(sample.plan.known.all())]
+    if not known:
         raise TrainingError(f"none of {len(samples)} samples has a known future; draw or record longer drives")
-    off = torch.stack([(one.features.proposal - one.plan.path).abs() for one in told]).mean(0)  # type: ignore[union-attr, operator]
-    return tuple(tuple(round(max(error, LEAST_ERROR), 3) for error in pair) for pair in off.tolist())
+    off, expected = torch.zeros(WAYPOINTS, 2), torch.zeros(WAYPOINTS, 2)
+    for start in range(0, len(known), BATCH):
+        some = known[start : start + BATCH]
+        answer = query([_view_of(sample) for sample in some])
+        off += (answer.paths - torch.stack([one.plan.path for one in some if one.plan is not None])).abs().sum(0)
+        expected += answer.errors.sum(0)
+    return scales(off, expected)
+
+
+def scales(off: Tensor, expected: Tensor) -> tuple[tuple[float, ...], ...]:
+    """What makes of the errors [6, 2] that a query expects those that it makes, both of as many moments."""
+    ratios = (off / expected).clamp(min=LEAST_SCALE)
+    return tuple(tuple(round(ratio, 3) for ratio in pair) for pair in ratios.tolist())
 
 
 class EgoPolicy(WordlessPolicy):
@@ -125,7 +134,7 @@ class EgoPolicy(WordlessPolicy):
             self._origin = scene_origin(observation)
         output = network(perception_frame(observation, network.config, self._origin))
         assert output.proposal is not None
-        path = output.proposal.double().numpy()
+        path = output.proposal.path.double().numpy()
         return lidar_path_to_base(path, np.asarray(observation.rig.lidar_to_base)), None
 
 
@@ -134,6 +143,11 @@ def load_ego_training(weights: Path, config: PerceptionConfig) -> EgoTraining:
     training = EgoTraining(PerceptionNetwork(config))
     training.load_state_dict(torch.load(weights, weights_only=True))
     return training
+
+
+def _view_of(sample: SpokenSample) -> EgoView:
+    assert sample.plan is not None
+    return _view(sample.features, sample.plan.ego, sample.ahead)
 
 
 def _view(features: Features, ego: Tensor, ahead: Tensor | None, device: torch.device | str = "cpu") -> EgoView:

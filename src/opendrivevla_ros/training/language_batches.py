@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, tokenize_prompt, with_proposal
-from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, parse_trajectory
+from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, parse_trajectory
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.number_reading import KnownNumbers, number_values, numbers_in
 from opendrivevla_ros.training.strayed_answers import next_tokens

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from opendrivevla_ros.core.geometry import Array
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.drive_store import StoredSample
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig

@@ -29,7 +29,7 @@ from opendrivevla_ros.training.losses import (
     track_losses,
 )
 from opendrivevla_ros.training.matching import Matching
-from opendrivevla_ros.training.token_reader import TokenReader, future_loss, plan_loss
+from opendrivevla_ros.training.token_reader import TokenReader, future_loss, proposal_losses
 
 FUTURE_WEIGHT = 0.25  # of a metre that an agent's future is off
 GHOST = 2**62  # the id of a track that follows nothing; no label has it
@@ -94,11 +94,11 @@ class PerceptionLosses(nn.Module):
         query = network.ego_query
         if query is None:
             return means, tokens
-        egos, paths = query(views)
-        plans = [labelled.plan for frames in scenes for labelled in frames]
-        led = zip(tokens, egos, paths, strict=True)
+        answer = query(views)
+        proposing = proposal_losses(answer, [labelled.plan for frames in scenes for labelled in frames])
+        led = zip(tokens, answer.tokens, answer.paths, strict=True)
         tokens = [seen.led_by(ego[None], path) for seen, ego, path in led]
-        return {**means, "plan": PLAN_WEIGHT * plan_loss(paths, plans)}, tokens
+        return {**means, **proposing, "plan": PLAN_WEIGHT * proposing["plan"]}, tokens
 
     def _losses(
         self, scene: "_Scene", pyramid: list[Tensor], labelled: LabelledFrame

@@ -141,4 +141,4 @@ class PlanningTraining(nn.Module):
                 perception(frame)
         output = perception(frames[-1])
         seen = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
-        return seen.led_by(output.ego_tokens, output.proposal)
+        return seen.led_by(output.ego_tokens, output.path)

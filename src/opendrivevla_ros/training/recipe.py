@@ -154,7 +154,8 @@ class StepRecipe(Generic[TrainsT]):
 
 @dataclass(frozen=True)
 class Recipe(StepRecipe[TrainingStep]):
-    """Of an OpenDriveVLA. With a step HELD_OUT, it is measured on its drives how far off proposals are."""
+    """Of an OpenDriveVLA. With a step HELD_OUT, it is measured on its drives how much further off proposals are than
+    expected."""
 
 
 def _unread(step: Any, drives: Sequence[str]) -> Any:

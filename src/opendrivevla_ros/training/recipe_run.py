@@ -18,7 +18,7 @@ from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, sm
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
 from opendrivevla_ros.training.card import StepFigures, card
 from opendrivevla_ros.training.corpus import world_corpus
-from opendrivevla_ros.training.ego_step import EgoTraining, proposal_errors, query_of, with_ego_tokens
+from opendrivevla_ros.training.ego_step import EgoTraining, proposal_scales, query_of, with_ego_tokens
 from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
@@ -141,7 +141,7 @@ class RecipeRun(StepRun[Recipe]):
     def export(self) -> Path:
         """Writes what the last step left as a checkpoint folder, with its tokenizer and its card; returns it.
 
-        Its `proposal_errors` are those on the held-out drives, where the recipe has them; they must have been seen.
+        Its `proposal_scales` are those on the held-out drives, where the recipe has them; they must have been seen.
         """
         recipe, config = self.recipe, self.config()
         steps = recipe.training_steps
@@ -151,15 +151,15 @@ class RecipeRun(StepRun[Recipe]):
         text = card(recipe, figures, model_id=config.model_id, drives=drives, times=read_times(self.folder))
         weights = self.weights_before(steps[-1]) | self.weights_after(steps[-1])
         if HELD_OUT in driven:
-            config = replace(config, proposal_errors=self._proposal_errors(weights))
+            config = replace(config, proposal_scales=self._proposal_scales(weights))
         return self.save_checkpoint(weights, self.folder / "checkpoint", card=text, config=config)
 
-    def _proposal_errors(self, weights: dict[str, Tensor]) -> tuple[tuple[float, ...], ...]:
-        """Mean absolute error [6][2] of what the ego's query proposes on the held-out drives, metres."""
+    def _proposal_scales(self, weights: dict[str, Tensor]) -> tuple[tuple[float, ...], ...]:
+        """See `ego_step.proposal_scales`, of the held-out drives."""
         model = OpenDriveVlaModel(self.config())
         model.load_state_dict(_common(weights, model.state_dict()))
         seen = load_tokens(self._features(HELD_OUT, truth=False))
-        return proposal_errors(seen, query_of(model.perception))
+        return proposal_scales(seen, query_of(model.perception))
 
     def save_checkpoint(
         self, weights: dict[str, Tensor], folder: Path, *, card: str, config: OpenDriveVlaConfig | None = None

@@ -7,7 +7,8 @@ import torch
 
 from opendrivevla_ros.core.geometry import Array, apply, distances_along, invert
 from opendrivevla_ros.core.plan import MapElement
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.datasets.driving_samples import AgentLabel
 from opendrivevla_ros.perception.config import AGENT_CLASSES, MAP_CLASSES, PerceptionConfig
 from opendrivevla_ros.perception.map_drawing import draw_map
 from opendrivevla_ros.perception.tracks import BOX_CODE

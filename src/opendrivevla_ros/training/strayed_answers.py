@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, WAYPOINTS, format_trajectory, parse_trajectory
+from opendrivevla_ros.core.trajectory import WAYPOINTS
+from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START, format_trajectory, parse_trajectory
 
 CLEAN = 0.25  # share of the answers that do not stray
 DRIFT_METRES = (0.8, 1.6)  # standard deviations of the drift at the last point, to the right and to the front

@@ -49,7 +49,7 @@ def prompt_fields(sample: DrivingSample, config: OpenDriveVlaConfig) -> PromptFi
         lidar_to_base=observation.rig.lidar_to_base,
         heading_as_trained=config.heading_as_trained,
         tells_past=config.tells_past,
-        tells_proposal=bool(config.proposal_errors),
+        tells_proposal=bool(config.proposal_scales),
     )
 
 

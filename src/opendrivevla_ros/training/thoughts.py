@@ -6,8 +6,9 @@ import numpy as np
 
 from opendrivevla_ros.core.boxes import overlaps
 from opendrivevla_ros.core.geometry import Array, distances_along
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.drive_store import Words
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.safety.road_users import Body
 
 # The published headings of a thought, by the kind of caption that stands under each, in their order.

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.perception.config import PerceptionConfig
-from opendrivevla_ros.perception.ego_query import PLAN_METRES, WAYPOINTS
+from opendrivevla_ros.perception.ego_query import PLAN_METRES, EgoAnswer
 from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, PlanLabel
 
 SPEED_UNIT = 5.0  # m/s
 LINE_METRES = 10.0  # the unit of a line's error
+DOUBT_WEIGHT = 0.1  # of a loss that shares no weights with the others, but the clipped norm of the gradients
 
 
 class TokenReader(nn.Module):
@@ -56,10 +58,23 @@ class TokenReader(nn.Module):
         return (found - orders).abs().mean((2, 3)).amin(0).mean()
 
 
-def plan_loss(paths: Tensor, plans: Sequence[PlanLabel]) -> Tensor:
-    """The error of paths [B, 6, 2], metres, see `plan_error`, in PLAN_METRES."""
-    wanted = torch.stack([plan.path for plan in plans])
-    return plan_error(paths, wanted, torch.stack([plan.known for plan in plans])) / PLAN_METRES
+def proposal_losses(answer: EgoAnswer, plans: Sequence[PlanLabel]) -> dict[str, Tensor]:
+    """{"plan": the error of the proposed paths, see `plan_error`, in PLAN_METRES; "doubt": see `doubt_loss`}."""
+    wanted, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known for plan in plans])
+    return {
+        "plan": plan_error(answer.paths, wanted, known) / PLAN_METRES,
+        "doubt": DOUBT_WEIGHT * doubt_loss(answer, wanted, known),
+    }
+
+
+def doubt_loss(answer: EgoAnswer, wanted: Tensor, known: Tensor) -> Tensor:
+    """How badly the expected errors fit those that the paths have, over the known [B, 6]; 0 for none.
+
+    Mean negative log likelihood of Laplace distributions, less log 2, of which the paths learn nothing.
+    """
+    off = (answer.paths - wanted).abs().detach()
+    costs = (off / answer.errors + answer.errors.log()) * known[..., None]
+    return costs.sum() / (2 * known.sum()).clamp(min=1)
 
 
 def plan_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:

@@ -41,9 +41,9 @@ def prompt_ids(cameras: tuple[str, ...], video_tokens: int) -> list[int]:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"proposal_errors": ((0.1, 0.1),) * 6}, "needs a part that proposes; set config.sight_width"),
-        ({"sight_width": 8, "proposal_errors": ((0.1, 0.1),) * 5}, "must be 6 pairs above 0, or empty"),
-        ({"sight_width": 8, "proposal_errors": ((0.1, 0.0),) * 6}, "must be 6 pairs above 0, or empty"),
+        ({"proposal_scales": ((0.1, 0.1),) * 6}, "needs a part that proposes; set config.sight_width"),
+        ({"sight_width": 8, "proposal_scales": ((0.1, 0.1),) * 5}, "must be 6 pairs above 0, or empty"),
+        ({"sight_width": 8, "proposal_scales": ((0.1, 0.0),) * 6}, "must be 6 pairs above 0, or empty"),
     ],
 )
 def test_errors_of_proposals_that_nothing_or_nobody_makes_are_refused(changes: dict, complaint: str):

@@ -24,6 +24,7 @@ from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import ThinkingLimits
 from opendrivevla_ros.language.action_tokens import ActionTokenError, ActionTokens
+from opendrivevla_ros.perception.ego_query import EgoAnswer
 from opendrivevla_ros.policies.autovla.config import ALL_CAMERAS
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel
 from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy, PlanningOptions
@@ -76,9 +77,10 @@ def test_a_plan_goes_where_sight_proposes_as_nearly_as_its_errors_say() -> None:
     path = torch.tensor([[0.0, 2.0 * step] for step in range(1, 7)])  # in the lidar's frame, ahead
     off = []
     for error in (0.05, 50.0):
-        model = tiny_model(sight_width=16, proposal_errors=((error, error),) * 6)
+        model = tiny_model(sight_width=16, proposal_scales=((0.5, 0.5),) * 6)
         assert model.sight is not None
-        model.sight.proposed = lambda cells, egos: path[None]  # type: ignore[method-assign]
+        answer = EgoAnswer(torch.zeros(1, 16), path[None], torch.full((1, 6, 2), 2 * error))
+        model.sight.proposed = lambda cells, egos, answer=answer: answer  # type: ignore[method-assign, misc]
         plan = tiny_policy(model).plan(make_observation())
         off.append(np.abs(plan.trajectory.xy[:6] - np.outer(np.arange(1, 7), [2.0, 0.0])).max())
     assert off[0] < 0.3
@@ -90,9 +92,10 @@ def test_in_bfloat16_sight_still_proposes_in_float32() -> None:
     assert model.sight is not None
     proposed, paths = model.sight.proposed, []
 
-    def noted(cells: torch.Tensor, egos: torch.Tensor) -> torch.Tensor:
-        paths.append(proposed(cells, egos))
-        return paths[-1]
+    def noted(cells: torch.Tensor, egos: torch.Tensor) -> EgoAnswer:
+        answer = proposed(cells, egos)
+        paths.append(answer.paths)
+        return answer
 
     model.sight.proposed = noted  # type: ignore[method-assign]
     tiny_policy(model, precision="bfloat16").plan(make_observation())

@@ -18,7 +18,7 @@ from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds, cod
 from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 
-PROPOSING = {"sight_width": 16, "proposal_errors": ((0.1, 0.05),) * 6}  # of a configuration with sight
+PROPOSING = {"sight_width": 16, "proposal_scales": ((0.1, 0.05),) * 6}  # of a configuration with sight
 
 
 @cache

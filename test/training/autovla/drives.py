@@ -7,8 +7,9 @@ import numpy as np
 from policies.observations import make_observation
 
 from opendrivevla_ros.core.plan import MapElement
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample, Words
-from opendrivevla_ros.datasets.driving_samples import FUTURE_TIMES_S, AgentLabel, DrivingSample
+from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 
 WORDS = Words(
     captions=(

@@ -8,11 +8,13 @@ from policies.autovla.tiny import PROPOSING, tiny_config, tiny_model, tiny_polic
 from training.autovla.drives import drives
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.perception.ego_query import EgoAnswer
 from opendrivevla_ros.policies.autovla.model import load_model
+from opendrivevla_ros.policies.autovla.sight import Sight
 from opendrivevla_ros.training.autovla.proposals import (
     GroundMoments,
     ProposalTraining,
-    proposal_errors,
+    proposal_scales,
     write_ground,
 )
 from opendrivevla_ros.training.autovla.sight import sight_of
@@ -58,6 +60,15 @@ def test_the_ground_is_what_the_model_reads_when_it_drives(checkpoint: Path, sto
         torch.testing.assert_close(moment.ground.float(), wanted[0], atol=2e-2, rtol=1e-2)
 
 
+def off(moments: GroundMoments, sight: Sight) -> float:
+    """Mean absolute error of what is proposed."""
+    every = [moments[index] for index in range(len(moments))]
+    with torch.inference_mode():
+        ground = torch.stack([moment.ground.float() for moment in every])
+        answer = sight.proposed(ground, torch.stack([moment.plan.ego for moment in every]))
+    return float((answer.paths - torch.stack([moment.plan.path for moment in every])).abs().mean())
+
+
 def test_the_query_learns_and_nothing_else(checkpoint: Path, ground: Path):
     torch.manual_seed(0)
     model = load_model(checkpoint)[0].float()
@@ -65,7 +76,7 @@ def test_the_query_learns_and_nothing_else(checkpoint: Path, ground: Path):
     moments = GroundMoments([ground])
     batch = [moments[index] for index in range(len(moments))]
     training = ProposalTraining(model)
-    untrained = proposal_errors(moments, sight_of(model))
+    untrained = off(moments, sight_of(model))
     optimizer = torch.optim.Adam([part for part in training.parameters() if part.requires_grad], 3e-3)
     losses = []
     for _ in range(60):
@@ -78,17 +89,21 @@ def test_the_query_learns_and_nothing_else(checkpoint: Path, ground: Path):
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed
     assert all(name.startswith("sight.query.") for name in changed)
-    trained = proposal_errors(moments, sight_of(model))
-    assert len(trained) == 6
-    assert sum(pair[0] for pair in trained) < 0.5 * sum(pair[0] for pair in untrained)
+    trained = off(moments, sight_of(model))
+    assert trained < 0.5 * untrained
 
 
-def test_errors_stand_along_and_across_the_way(checkpoint: Path, ground: Path):
+def test_scales_stand_across_and_along_the_way(checkpoint: Path, ground: Path):
     moments = GroundMoments([ground])
     sight = sight_of(load_model(checkpoint)[0].float())
     ahead = torch.tensor([0.0, 10.0])  # metres in the lidar's frame: across, along
-    sight.proposed = lambda cells, egos: torch.stack([moments[i].plan.path + ahead for i in range(len(cells))])  # type: ignore[method-assign]
-    assert proposal_errors(moments, sight) == ((10.0, 0.001),) * 6
+
+    def proposed(cells: torch.Tensor, egos: torch.Tensor) -> EgoAnswer:
+        paths = torch.stack([moments[i].plan.path + ahead for i in range(len(cells))])
+        return EgoAnswer(egos, paths, torch.full_like(paths, 4.0))
+
+    sight.proposed = proposed  # type: ignore[method-assign]
+    assert proposal_scales(moments, sight) == ((0.001, 2.5),) * 6
 
 
 def test_muon_gets_what_multiplies_states_in_the_query(checkpoint: Path):

@@ -102,8 +102,8 @@ def test_the_checkpoint_plans_and_says_how_it_was_made(run: AutoVlaRun):
     assert policy.info.trained
     text = (folder / "README.md").read_text()
     assert "- From: random weights." in text
-    errors = json.loads((run.folder / "proposals" / "errors.json").read_text())
-    assert [list(pair) for pair in load_config(folder).proposal_errors] == errors
+    scales = json.loads((run.folder / "proposals" / "scales.json").read_text())
+    assert [list(pair) for pair in load_config(folder).proposal_scales] == scales
     assert "| proposals | what sight reads in train | 2 | 4 | 0.001 | loss " in text
     assert "| sight | what is there in train | 2 | 4 | 0.001 | loss " in text
     assert "| answers | answers in train | 2 | 4 | 0.001 | loss " in text

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from opendrivevla_ros.core.rig import CAMERA_NAMES
-from opendrivevla_ros.perception.ego_query import WAYPOINTS
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.policies import checkpoint
 
 POLICY = "autovla"
@@ -72,8 +72,9 @@ class AutoVlaConfig:
     prompt has the positions of the last two seconds. actions: tokens of the codebook; first_action_id: of the first;
     codebook_sha256: of the codebook that belongs to the weights, see `model.codebook_hash`. eos_ids: tokens that end
     a text. max_new_tokens: of one answer to a question. sight_width: features of the ground ahead that `Sight` reads
-    from the pictures; 0 for no such part, as published. proposal_errors: [6][2] metres along x and y, how far off the
-    paths are that it proposes, by which the actions are weighed (see `ActionPrior`); empty where it proposes nothing.
+    from the pictures; 0 for no such part, as published. proposal_scales: [6][2], how many times as far off as it
+    expects the paths are that it proposes, to the side and ahead, by which the actions are weighed (see
+    `ActionPrior`); empty where it proposes nothing.
     """
 
     model_id: str = "autovla-3b"
@@ -92,7 +93,7 @@ class AutoVlaConfig:
     eos_ids: tuple[int, ...] = (151645, 151643)
     max_new_tokens: int = 512
     sight_width: int = 0
-    proposal_errors: tuple[tuple[float, ...], ...] = ()
+    proposal_scales: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no model can be made of."""
@@ -114,13 +115,13 @@ class AutoVlaConfig:
                 f" {self.language.vocabulary_size}; give the tokenizer's own"
             )
 
-        if errors := self.proposal_errors:
+        if scales := self.proposal_scales:
             if not self.sight_width:
-                raise ValueError("config.proposal_errors needs a part that proposes; set config.sight_width")
-            pairs = [pair for pair in errors if len(pair) == 2 and min(pair) > 0]
-            if len(pairs) != WAYPOINTS or len(errors) != WAYPOINTS:
+                raise ValueError("config.proposal_scales needs a part that proposes; set config.sight_width")
+            pairs = [pair for pair in scales if len(pair) == 2 and min(pair) > 0]
+            if len(pairs) != WAYPOINTS or len(scales) != WAYPOINTS:
                 raise ValueError(
-                    f"config.proposal_errors must be {WAYPOINTS} pairs above 0, or empty, not {list(errors)}"
+                    f"config.proposal_scales must be {WAYPOINTS} pairs above 0, or empty, not {list(scales)}"
                 )
 
     @property
@@ -144,18 +145,6 @@ def parse_config(data: Any) -> AutoVlaConfig:
 def base() -> AutoVlaConfig:
     """AutoVLA on Qwen2.5-VL-3B, every dimension as published."""
     return AutoVlaConfig()
-
-
-# Of one such query, after 1,200 steps of 128, at 280 moments of drives of the expert, whom nobody disturbed, in
-# scenarios of which it had seen nothing; a recipe measures its own.
-SMALL_PROPOSAL_ERRORS = (
-    (0.032, 0.012),
-    (0.11, 0.047),
-    (0.258, 0.121),
-    (0.504, 0.226),
-    (0.85, 0.38),
-    (1.32, 0.574),
-)
 
 
 def small(
@@ -187,5 +176,5 @@ def small(
         eos_ids=(eos_id,),
         max_new_tokens=128,
         sight_width=64,
-        proposal_errors=SMALL_PROPOSAL_ERRORS,
+        proposal_scales=((1.0, 1.0),) * WAYPOINTS,  # until they are measured
     )

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.rig import CameraRig
 from opendrivevla_ros.language.action_codebook import ActionCodebook
@@ -27,7 +26,7 @@ from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.autovla.config import AutoVlaConfig, parse_config, save_config
 from opendrivevla_ros.policies.autovla.images import FRAME_STEP_NS
 from opendrivevla_ros.policies.autovla.prompt import VIDEO_PAD, VISION_END, VISION_START
-from opendrivevla_ros.policies.autovla.sight import Sight, base_path, ego_of, places_in
+from opendrivevla_ros.policies.autovla.sight import Sight, base_errors, base_path, ego_of, places_in
 from opendrivevla_ros.policies.errors import CheckpointError
 
 CODEBOOK = "action_codebook.npz"
@@ -131,22 +130,21 @@ class AutoVlaModel(Qwen2_5_VLForConditionalGeneration):
         found: Tensor = self.sight(seen.patches.to(weights), places.to(weights))
         return found
 
-    def proposed(self, seen: "Seen", observations: Sequence[Observation]) -> list[Array]:
-        """The paths [6, 2] that sight proposes at each observation: base_link every 0.5 s, in base_link, metres."""
-        assert self.sight is not None
-        ground = self.ground(seen, [observation.rig for observation in observations])
-        egos = torch.stack([ego_of(observation) for observation in observations]).to(ground)
-        paths = self.sight.proposed(ground, egos)
-        return [base_path(path, observation) for path, observation in zip(paths, observations, strict=True)]
-
     @torch.no_grad()
     def priors(
         self, codebook: ActionCodebook, seen: "Seen", observations: Sequence[Observation]
     ) -> list[ActionPrior] | None:
-        """What is known of the actions at each observation; None for a model that proposes nothing."""
-        if not (errors := self.autovla_config.proposal_errors):
+        """What the paths that sight proposes say of the actions at each observation; None for a model without."""
+        if self.sight is None or not self.autovla_config.proposal_scales:
             return None
-        return [ActionPrior(codebook, path, errors) for path in self.proposed(seen, observations)]
+        ground = self.ground(seen, [observation.rig for observation in observations])
+        egos = torch.stack([ego_of(observation) for observation in observations]).to(ground)
+        answer = self.sight.proposed(ground, egos)
+        errors = answer.errors * answer.errors.new_tensor(self.autovla_config.proposal_scales)
+        return [
+            ActionPrior(codebook, base_path(path, observation), base_errors(off))
+            for path, off, observation in zip(answer.paths, errors, observations, strict=True)
+        ]
 
     def _grid(self, device: torch.device) -> Tensor:
         """[cameras, 3] patches of each video by time, height and width."""

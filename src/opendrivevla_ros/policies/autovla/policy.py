@@ -175,9 +175,10 @@ class AutoVlaPolicy:
                 prior=None if priors is None else priors[0],
             )
             waypoints = self._actions.codebook.decode(written.actions)[..., :2]  # of base_link, as the tokens are
-            covariance = waypoint_covariance(waypoints, TIMES, token_probability(written.log_probabilities))
+            errors = None if priors is None else priors[0].errors
+            covariance = waypoint_covariance(waypoints, TIMES, token_probability(written.log_probabilities), errors)
             trajectory = Trajectory.from_waypoints(TIMES, waypoints[0], observation.ego.speed, covariance)
-            doubted = doubt(waypoints, written.log_probabilities)
+            doubted = doubt(waypoints, written.log_probabilities, errors)
             deadline.check()
             stage_times = {
                 "preprocess": preprocessed - started,

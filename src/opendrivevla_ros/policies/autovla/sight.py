@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from opendrivevla_ros.core.geometry import Array, apply
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.rig import CameraRig
-from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
+from opendrivevla_ros.perception.ego_query import EgoAnswer, EgoQuery, EgoView
 from opendrivevla_ros.policies.autovla.config import AutoVlaConfig
 from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
 from opendrivevla_ros.policies.opendrivevla.perception_input import ego_numbers
@@ -51,12 +51,12 @@ class Sight(nn.Module):
         ground: Tensor = self.mix(self.cells(lifted) + self.places)
         return ground.permute(0, 2, 3, 1)
 
-    def proposed(self, ground: Tensor, egos: Tensor) -> Tensor:
-        """Paths [B, 6, 2] of the lidar origin every 0.5 s, lidar frame, metres; egos: [B, EGO_NUMBERS]."""
+    def proposed(self, ground: Tensor, egos: Tensor) -> EgoAnswer:
+        """What the query makes of the ground; egos: [B, EGO_NUMBERS]."""
         nothing = ground.new_zeros(0, ground.shape[-1])
         views = [EgoView(nothing, nothing, nothing, ego, cells) for ego, cells in zip(egos, ground, strict=True)]
-        paths: Tensor = self.query(views).paths
-        return paths
+        answer: EgoAnswer = self.query(views)
+        return answer
 
 
 def lift(patches: Tensor, places: Tensor) -> Tensor:
@@ -124,6 +124,11 @@ def _ground_points() -> Array:
     )
     rows, columns, heights = np.meshgrid(y, x, z, indexing="ij")
     return np.stack([columns, rows, heights], axis=-1).reshape(-1, 3)
+
+
+def base_errors(errors: Tensor) -> Array:
+    """Errors [6, 2] in the lidar's frame as those in base_link, which is turned by a right angle."""
+    return errors.double().cpu().numpy()[:, ::-1]
 
 
 def base_path(path: Tensor, observation: Observation) -> Array:

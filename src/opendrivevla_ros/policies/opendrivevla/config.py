@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from opendrivevla_ros.core.geometry import NUSCENES_LIDAR_TO_BASE
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import LanguageConfig
 from opendrivevla_ros.language.system_text import SMALL_SYSTEM_TEXT, SYSTEM_TEXT
 from opendrivevla_ros.perception.config import PerceptionConfig, PublishedQuirks
@@ -22,8 +23,8 @@ class OpenDriveVlaConfig:
     published training data (see `PromptFields.from_ego`). tells_past: the prompt has the motion history and what is
     measured beside velocity and yaw rate, as published. That tells what the driver has begun to do; a small model
     reads its plan there, does not look at the street, and at the wheel never begins (the copycat problem, arXiv
-    2010.14876). proposal_errors: [6][2] metres, how far off the paths are that perception's query of the ego
-    proposes, to the side and ahead, on average. With them a proposal stands in the prompt, and the plan's digits are
+    2010.14876). proposal_scales: [6][2], how many times as far off as it expects the paths are that perception's query
+    of the ego proposes, to the side and ahead. With them a proposal stands in the prompt, and the plan's digits are
     weighed by it (see `NumberPrior`); () for neither. decimals: of the trajectories that it learns to write. eos_ids:
     tokens that end an answer. repetition_penalty: over generated tokens, 1 for none. median_digits: of the greedy
     plan, see `TrajectoryGenerator`. max_new_tokens: of one answer to a question. lidar_to_base: [4][4], where the
@@ -38,7 +39,7 @@ class OpenDriveVlaConfig:
     system_text: str = SYSTEM_TEXT
     heading_as_trained: bool = True
     tells_past: bool = True
-    proposal_errors: tuple[tuple[float, ...], ...] = ()
+    proposal_scales: tuple[tuple[float, ...], ...] = ()
     decimals: int = 2
     eos_ids: tuple[int, ...] = (151645, 151643)
     repetition_penalty: float = 1.0
@@ -57,7 +58,7 @@ def parse_config(data: Any) -> OpenDriveVlaConfig:
     """The configuration from the content of a config.json. Raises ValueError naming the key that is wrong."""
     if isinstance(data, dict):
         # files from before there were these keys are of models that neither think nor are told a proposal
-        data = {"thinks": False, "proposal_errors": [], **data}
+        data = {"thinks": False, "proposal_scales": [], **data}
     return checkpoint.parse_config(POLICY, OpenDriveVlaConfig, data)
 
 
@@ -84,17 +85,6 @@ def base_7b() -> OpenDriveVlaConfig:
         tied_embeddings=False,
     )
     return replace(base(), model_id="opendrivevla-7b", language=language)
-
-
-# Of one such query, on the expert's undisturbed drives in 70 scenarios that it had not learned from.
-SMALL_PROPOSAL_ERRORS = (
-    (0.008, 0.025),
-    (0.026, 0.086),
-    (0.052, 0.195),
-    (0.086, 0.366),
-    (0.136, 0.601),
-    (0.214, 0.906),
-)
 
 
 def small_perception() -> PerceptionConfig:
@@ -152,7 +142,7 @@ def small(vocabulary_size: int, eos_id: int) -> OpenDriveVlaConfig:
         system_text=SMALL_SYSTEM_TEXT,
         heading_as_trained=False,
         tells_past=False,
-        proposal_errors=SMALL_PROPOSAL_ERRORS,
+        proposal_scales=((1.0, 1.0),) * WAYPOINTS,  # until they are measured
         decimals=1,
         eos_ids=(eos_id,),
         median_digits=True,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import DrivingLanguageModel
-from opendrivevla_ros.perception.ego_query import WAYPOINTS
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies import checkpoint
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, parse_config, save_config
@@ -28,12 +28,12 @@ class OpenDriveVlaModel(nn.Module):
                 f"config.language.feature_size {language.feature_size} is not config.perception.embed_dim"
                 f" {config.perception.embed_dim}: the projectors read what perception gives"
             )
-        if errors := config.proposal_errors:
+        if scales := config.proposal_scales:
             if not config.perception.ego_layers:
-                raise ValueError("config.proposal_errors needs a query of the ego; set config.perception.ego_layers")
-            if [len(row) for row in errors] != [2] * WAYPOINTS or min(map(min, errors)) <= 0:
+                raise ValueError("config.proposal_scales needs a query of the ego; set config.perception.ego_layers")
+            if [len(row) for row in scales] != [2] * WAYPOINTS or min(map(min, scales)) <= 0:
                 raise ValueError(
-                    f"config.proposal_errors must be {WAYPOINTS} pairs above 0, or empty, not {list(errors)}"
+                    f"config.proposal_scales must be {WAYPOINTS} pairs above 0, or empty, not {list(scales)}"
                 )
         self.config = config
         self.perception = PerceptionNetwork(config.perception)

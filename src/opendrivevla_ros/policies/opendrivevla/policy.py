@@ -15,7 +15,7 @@ from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.plan import Agent, Plan, PlanError, PlanFailure, Reasoning, ThinkingMode
 from opendrivevla_ros.core.policy import PolicyInfo, ThinkingLimits
 from opendrivevla_ros.core.rig import CameraRig
-from opendrivevla_ros.core.trajectory import Trajectory
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S, Trajectory
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.generation import TrajectoryGeneration, TrajectoryGenerator, generate_text
@@ -34,6 +34,7 @@ from opendrivevla_ros.language.prompt import (
 from opendrivevla_ros.language.quantisation import quantise, weight_bytes
 from opendrivevla_ros.language.thinking import Thinker, Thought
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START
+from opendrivevla_ros.perception.ego_query import Proposal
 from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.perception.network import PerceptionNetwork, PerceptionOutput
 from opendrivevla_ros.policies import loading
@@ -50,7 +51,6 @@ from opendrivevla_ros.policies.uncertainty import doubt, token_probability, wayp
 from opendrivevla_ros.safety.uncertainty import Calibration
 from opendrivevla_ros.safety.uncertainty import score as score_of
 
-TIMES = np.arange(0.5, 3.5, 0.5)  # seconds after t0
 POSITIONS = 2048  # of prompt and answer, where the model has as many
 
 
@@ -200,18 +200,23 @@ class OpenDriveVlaPolicy:
                 self.config.system_text, user_message(self._fields(observation), observation.command.text)
             )
             seen = self._follow(observation, deadline)
-            proposed = seen.output.proposal
-            proposal = None if proposed is None or self._options.blind else proposed.cpu()
-            prompt = with_proposal(prompt, proposal)
+            proposal = None if self._options.blind else seen.output.proposal
+            prompt = with_proposal(prompt, None if proposal is None else proposal.path.cpu())
             ids, agents = self._read(prompt, seen.output)
             features = self._features(seen.output, agents)
             embeddings = self._language.embed_prompt(ids, features)
-            written, thought = self._write(embeddings, text_prefix(ids), proposal, deadline, on_thought)
+            expected = self._expected_errors(proposal)
+            prior = None
+            if proposal is not None and expected is not None:
+                prior = NumberPrior(proposal.path.cpu(), expected, decimals=self.config.decimals)
+            written, thought = self._write(embeddings, text_prefix(ids), prior, deadline, on_thought)
             log_probabilities = written.log_probabilities[0]
-            covariance = waypoint_covariance(written.waypoints, TIMES, token_probability(log_probabilities))
+            covariance = waypoint_covariance(
+                written.waypoints, FUTURE_TIMES_S, token_probability(log_probabilities), expected
+            )
             mount = observation.rig.lidar_to_base
             trajectory = Trajectory.from_waypoints(
-                TIMES,
+                FUTURE_TIMES_S,
                 frames.lidar_path_to_base(written.waypoints[0], mount),
                 observation.ego.speed,
                 frames.covariance_to_base(covariance, mount),
@@ -222,7 +227,7 @@ class OpenDriveVlaPolicy:
                 **({} if thought is None else {"thinking": thought.seconds}),
                 "language_decode": written.decode_s,
             }
-            doubted = doubt(written.waypoints, log_probabilities)
+            doubted = doubt(written.waypoints, log_probabilities, expected)
             deadline.check()
             stage_times["rest"] = max(0.0, time.perf_counter() - started - sum(stage_times.values()))
             return Plan(
@@ -284,7 +289,7 @@ class OpenDriveVlaPolicy:
             lidar_to_base=observation.rig.lidar_to_base,
             heading_as_trained=self.config.heading_as_trained,
             tells_past=self.config.tells_past,
-            tells_proposal=bool(self.config.proposal_errors),
+            tells_proposal=bool(self.config.proposal_scales),
         )
 
     def _follow(self, observation: Observation, deadline: Deadline) -> _Seen:
@@ -327,7 +332,7 @@ class OpenDriveVlaPolicy:
             output.map_tokens,
             output.ego_tokens,
             output.tracks.boxes,
-            *(() if output.proposal is None else (output.proposal,)),
+            *(output.proposal or ()),
         )
         if not all(bool(torch.isfinite(block).all()) for block in tokens):
             raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
@@ -337,15 +342,11 @@ class OpenDriveVlaPolicy:
         self,
         embeddings: torch.Tensor,
         prefix: list[int],
-        proposal: torch.Tensor | None,
+        prior: NumberPrior | None,
         deadline: Deadline,
         on_thought: Callable[[Reasoning], None] | None,
     ) -> tuple[TrajectoryGeneration, Thought | None]:
         """The plan for a prompt [L, hidden], and what a model that thinks said before it."""
-        errors = self.config.proposal_errors
-        prior = (
-            NumberPrior(proposal, errors, decimals=self.config.decimals) if proposal is not None and errors else None
-        )
         how: dict[str, Any] = {
             "prior": prior,
             "samples": 0 if self._saves else self._options.samples,
@@ -377,6 +378,12 @@ class OpenDriveVlaPolicy:
         }
         return replace(written, prefill_s=prefill_s, token_counts=counts), thought
 
+    def _expected_errors(self, proposal: Proposal | None) -> Array | None:
+        """How far off [6, 2] a proposal is on average, metres; None where there is none, or none is weighed."""
+        if proposal is None or not self.config.proposal_scales:
+            return None
+        return np.array(self.config.proposal_scales) * proposal.errors.cpu().double().numpy()
+
     def _reasoning(self, written: TrajectoryGeneration, thought: Thought | None) -> Reasoning:
         """The thought, or the plan where there is none."""
         if thought is None:
@@ -400,7 +407,7 @@ class OpenDriveVlaPolicy:
         if self._options.blind:
             return Features(None, None, None)
         seen = Features(output.scene_tokens, output.agent_tokens[:agents], output.map_tokens)
-        return seen.led_by(output.ego_tokens, output.proposal)
+        return seen.led_by(output.ego_tokens, output.path)
 
 
 def _count(block: torch.Tensor | None) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from opendrivevla_ros.core.geometry import Array, invert, yaw_of
-from opendrivevla_ros.datasets.driving_samples import COVER_TOLERANCE_S, FUTURE_TIMES_S, DrivingSample, values_at
+from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.datasets.driving_samples import COVER_TOLERANCE_S, DrivingSample, values_at
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
 from opendrivevla_ros.policies.autovla.policy import TIMES
 

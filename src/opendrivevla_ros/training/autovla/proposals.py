@@ -15,17 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.datasets.drive_store import DriveStore
+from opendrivevla_ros.perception.ego_query import EgoAnswer
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, load_model
 from opendrivevla_ros.policies.autovla.reading import Memory, PromptReader
 from opendrivevla_ros.policies.autovla.sight import Sight
 from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.training.autovla.sight import sight_of
-from opendrivevla_ros.training.ego_step import LEAST_ERROR, query_matrices
+from opendrivevla_ros.training.ego_step import query_matrices, scales
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.labels import PlanLabel
-from opendrivevla_ros.training.token_reader import plan_loss
+from opendrivevla_ros.training.token_reader import proposal_losses
 
 SUFFIX = ".pt"
 PART = 24  # stretches of one file
@@ -75,11 +77,11 @@ class ProposalTraining(nn.Module):
         sight_of(model).query.requires_grad_(True)
 
     def forward(self, moments: Sequence[GroundMoment]) -> dict[str, Tensor]:
-        """{"plan": see `plan_loss`}."""
+        """See `proposal_losses`."""
         sight = sight_of(self.model)
         device = sight.read.weight.device
         plans = [moment.plan.to(device) for moment in moments]
-        return {"plan": plan_loss(_proposed(sight, moments), plans)}
+        return proposal_losses(_proposed(sight, moments), plans)
 
     def inner_matrices(self) -> list[nn.Parameter]:
         """What multiplies states in the query's layers."""
@@ -87,18 +89,15 @@ class ProposalTraining(nn.Module):
 
 
 @torch.inference_mode()
-def proposal_errors(moments: GroundMoments, sight: Sight) -> tuple[tuple[float, ...], ...]:
-    """Mean absolute error [6][2] of what is proposed at moments, metres, along x and y of base_link.
-
-    Those of the lidar's frame, which is turned by a right angle.
-    """
-    total = torch.zeros(())
+def proposal_scales(moments: GroundMoments, sight: Sight) -> tuple[tuple[float, ...], ...]:
+    """By how much the errors of proposed paths are larger than the query expects them to be, see `scales`."""
+    off, expected = torch.zeros(WAYPOINTS, 2), torch.zeros(WAYPOINTS, 2)
     for start in range(0, len(moments), BATCH):
         some = [moments[index] for index in range(start, min(start + BATCH, len(moments)))]
-        wanted = torch.stack([moment.plan.path for moment in some])
-        total = total + (_proposed(sight, some).cpu() - wanted).abs().sum(0)
-    off = (total / len(moments)).flip(1)
-    return tuple(tuple(round(max(error, LEAST_ERROR), 3) for error in pair) for pair in off.tolist())
+        answer = _proposed(sight, some)
+        off += (answer.paths.cpu() - torch.stack([moment.plan.path for moment in some])).abs().sum(0)
+        expected += answer.errors.cpu().sum(0)
+    return scales(off, expected)
 
 
 def write_ground(store: DriveStore, folder: Path, checkpoint: Path, *, processes: int) -> Iterator[float]:
@@ -156,7 +155,7 @@ class _Reader:
         temporary.replace(path)
 
 
-def _proposed(sight: Sight, moments: Sequence[GroundMoment]) -> Tensor:
+def _proposed(sight: Sight, moments: Sequence[GroundMoment]) -> EgoAnswer:
     like = sight.read.weight
     ground = torch.stack([moment.ground for moment in moments]).to(like)
     return sight.proposed(ground, torch.stack([moment.plan.ego for moment in moments]).to(like))

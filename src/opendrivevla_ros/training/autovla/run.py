@@ -37,7 +37,7 @@ from opendrivevla_ros.training.autovla.card import card
 from opendrivevla_ros.training.autovla.distillation import Distillation, TaughtExamples
 from opendrivevla_ros.training.autovla.examples import PlanExamples
 from opendrivevla_ros.training.autovla.initialisation import start_from_motions
-from opendrivevla_ros.training.autovla.proposals import GroundMoments, ProposalTraining, proposal_errors, write_ground
+from opendrivevla_ros.training.autovla.proposals import GroundMoments, ProposalTraining, proposal_scales, write_ground
 from opendrivevla_ros.training.autovla.recipe import (
     AutoVlaRecipe,
     DistillationStep,
@@ -60,7 +60,7 @@ from opendrivevla_ros.training.step_run import StepRun
 
 PLANS = "teacher_plans"  # the folder
 GROUND = "ground"  # that of what sight has read
-ERRORS = "errors.json"  # of a step of proposals, on held-out drives
+SCALES = "scales.json"  # of a step of proposals, on held-out drives
 TEACHER = "teacher.sha256"  # beside the plans: of the weights that wrote them
 ROUNDS = 1024  # of all moments of a reinforcement, with answers drawn anew, before their seeds repeat
 
@@ -108,10 +108,10 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
     def config(self) -> AutoVlaConfig:
         """Of the checkpoint that is made, as it is by now. Raises CheckpointError."""
         config = small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
-        measured = [self.folder / step.name / ERRORS for step in self.recipe.steps if isinstance(step, ProposalStep)]
+        measured = [self.folder / step.name / SCALES for step in self.recipe.steps if isinstance(step, ProposalStep)]
         if known := [path for path in measured if path.is_file()]:
-            errors = tuple(tuple(pair) for pair in json.loads(known[-1].read_text()))
-            config = replace(config, proposal_errors=errors)
+            scales = tuple(tuple(pair) for pair in json.loads(known[-1].read_text()))
+            config = replace(config, proposal_scales=scales)
         return config
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
@@ -171,8 +171,8 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
             if isinstance(training, Reinforcement) and training.low_rank is not None:
                 training.low_rank.write()
             if isinstance(step, ProposalStep) and HELD_OUT in [other.name for other in self.recipe.steps]:
-                errors = proposal_errors(GroundMoments([self._ground(HELD_OUT)]), sight_of(model.cpu().eval()))
-                (folder / ERRORS).write_text(json.dumps(errors))
+                scales = proposal_scales(GroundMoments([self._ground(HELD_OUT)]), sight_of(model.cpu().eval()))
+                (folder / SCALES).write_text(json.dumps(scales))
             self._leave_weights(step, model)
 
     def _training(

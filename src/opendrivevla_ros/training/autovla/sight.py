@@ -22,7 +22,7 @@ from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.labels import BoxLabels, MapLabels, PlanLabel
 from opendrivevla_ros.training.perception_step import PLAN_WEIGHT, occupied
 from opendrivevla_ros.training.sample_labels import box_labels, map_labels
-from opendrivevla_ros.training.token_reader import plan_loss
+from opendrivevla_ros.training.token_reader import proposal_losses
 
 GROUND = replace(small_perception(), range_metres=GROUND_RANGE, bev_size=GROUND_SIZE)  # as labels are told of it
 
@@ -81,17 +81,19 @@ class SightTraining(nn.Module):
         self.dense = DenseHead(replace(GROUND, embed_dim=sight_of(model).read.out_features))
 
     def forward(self, moments: Sequence[SeenMoment]) -> dict[str, Tensor]:
-        """{"centres", "cell_boxes", "occupancy": see `DenseHead`, "plan": see `plan_loss`}, means."""
+        """{"centres", "cell_boxes", "occupancy": see `DenseHead`, and those of `proposal_losses`}, means."""
         sight = sight_of(self.model)
         patches = self.model.seen([moment.videos for moment in moments]).patches
         ground = sight(patches, torch.stack([moment.places for moment in moments]))
         found = []
         for cells, moment in zip(ground, moments, strict=True):
             found.append(self.dense(cells.flatten(0, 1), moment.boxes, occupied(moment.map_elements))[0])
-        paths = sight.proposed(ground, torch.stack([moment.plan.ego for moment in moments]))
+        answer = sight.proposed(ground, torch.stack([moment.plan.ego for moment in moments]))
+        proposing = proposal_losses(answer, [moment.plan for moment in moments])
         return {
             **{name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]},
-            "plan": PLAN_WEIGHT * plan_loss(paths, [moment.plan for moment in moments]),
+            **proposing,
+            "plan": PLAN_WEIGHT * proposing["plan"],
         }
 
 
