@@ -105,7 +105,7 @@ def test_a_small_network_gives_tokens_of_its_own_sizes() -> None:
     assert output.map_tokens.shape == (len(output.map.labels) + 1, 16)
     assert output.ego_tokens.shape == (1, 16)
     assert output.proposal is not None
-    assert output.proposal.shape == (6, 2)
+    assert [part.shape for part in output.proposal] == [(6, 2)] * 2
     assert output.map.drivable.shape == (10, 10)
     assert list(output.stage_times) == ["backbone", "bev_encoder", "track_head", "map_head", "ego_query"]
 

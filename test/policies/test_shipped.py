@@ -1,5 +1,7 @@
 """The checkpoint that ships: it is what the preset says, small enough for the repository, and plans."""
 
+from dataclasses import replace
+
 from opendrivevla_ros.core.installation import install_file
 from opendrivevla_ros.datasets.world_samples import world_observation
 from opendrivevla_ros.policies.loading import read_tokenizer
@@ -19,7 +21,9 @@ def test_it_is_the_preset_and_fits_the_repository():
     folder = install_file(SHIPPED_FOLDERS[SHIPPED])
     config = load_config(folder)
     tokenizer = read_tokenizer(folder, config.language.vocabulary_size)
-    assert config == configs.small(len(tokenizer), int(tokenizer.eos_token_id))
+    preset = configs.small(len(tokenizer), int(tokenizer.eos_token_id))
+    assert config == replace(preset, proposal_scales=config.proposal_scales)  # which are measured
+    assert config.proposal_scales != preset.proposal_scales
     assert config.trained
     assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
     assert "SHA-256 of the drives" in (folder / "README.md").read_text()

@@ -109,7 +109,7 @@ def test_a_handful_of_moments_is_learned_by_the_tower_and_by_what_reads_it(momen
     sums = []
     for _ in range(40):
         losses = training(batch)
-        assert set(losses) == {"centres", "cell_boxes", "occupancy", "plan"}
+        assert set(losses) == {"centres", "cell_boxes", "occupancy", "plan", "doubt"}
         total = torch.stack(list(losses.values())).sum()
         sums.append(total.item())
         total.backward()
