@@ -227,6 +227,8 @@ class Client:
         self._odometry = self.node.create_publisher(Odometry, "/vla_node/input/odometry", qos.reliable(50))
         self.command = self.node.create_publisher(DrivingCommand, "/vla_node/input/command", qos.latched())
         self.ask = ActionClient(self.node, AskScene, "/vla_node/ask")
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
         self._stopping = threading.Event()
         self._rng = np.random.default_rng(0)
         self._threads = [threading.Thread(target=self._spin), threading.Thread(target=self._feed_all)]
@@ -236,6 +238,13 @@ class Client:
     def listen(self, topic: str, kind: type, profile: Any, key: str = "") -> Any:
         """Keeps what comes on a topic in `received[key or topic]`; returns the subscription."""
         return self.node.create_subscription(kind, topic, self.received[key or topic].append, profile)
+
+    def drop(self, destroy: Callable[[], object]) -> None:
+        """Destroys something on the thread that spins.
+
+        Beside it, rclpy's executor may come upon the events of a subscription that is gone: ends with InvalidHandle.
+        """
+        wait_until(self._executor.create_task(destroy).done, "the end of an entity")
 
     def close(self) -> None:
         self._stopping.set()
@@ -248,7 +257,7 @@ class Client:
         client = self.node.create_client(kind, name)
         assert client.wait_for_service(timeout_sec=TIMEOUT_S), f"no service {name}"
         response = self.result(client.call_async(request))
-        self.node.destroy_client(client)
+        self.drop(lambda: self.node.destroy_client(client))
         return response
 
     def result(self, future: Any) -> Any:
@@ -323,10 +332,8 @@ class Client:
             self.feed = Feed()
 
     def _spin(self) -> None:
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(self.node)
         with suppress(ExternalShutdownException):
-            executor.spin()
+            self._executor.spin()
 
     def _feed_all(self) -> None:
         tick, start = 0, time.monotonic()

@@ -173,7 +173,7 @@ def test_qos_is_overridden_by_parameters_and_incompatible_writers_are_named(star
     assert reader.qos_profile.reliability == ReliabilityPolicy.RELIABLE
     publisher = client.node.create_publisher(DrivingCommand, "/vla_node/input/command", qos.reliable(1))
     client.wait_for_diagnostics("plan", "incompatible QoS")
-    client.node.destroy_publisher(publisher)
+    client.drop(lambda: client.node.destroy_publisher(publisher))
     assert "incompatible QoS" in node.output()
 
 

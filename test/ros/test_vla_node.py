@@ -73,7 +73,7 @@ def test_diagnostics_have_all_eight_tasks_and_are_fine(client: Client) -> None:
 def test_markers_are_built_for_those_who_look_and_begin_with_deleteall(client: Client) -> None:
     subscription = client.listen("/vla_node/debug/markers", MarkerArray, qos.reliable(10), key="markers")
     array = client.wait_for("markers", lambda array: len(array.markers) > 1)
-    client.node.destroy_subscription(subscription)
+    client.drop(lambda: client.node.destroy_subscription(subscription))
     assert array.markers[0].action == Marker.DELETEALL
     assert {"plan/path", "plan/footprint", "reasoning/text", "status/banner"} <= {m.ns for m in array.markers}
     assert all(marker.lifetime.sec + marker.lifetime.nanosec > 0 for marker in array.markers[1:])
@@ -83,7 +83,7 @@ def test_the_overview_is_drawn_for_those_who_look(client: Client) -> None:
     topic = "/vla_node/debug/overview/compressed"
     subscription = client.listen(topic, CompressedImage, qos.reliable(10), key="overview")
     picture = client.wait_for("overview", lambda picture: len(picture.data) > 10_000)
-    client.node.destroy_subscription(subscription)
+    client.drop(lambda: client.node.destroy_subscription(subscription))
     assert nanoseconds(picture.header.stamp) in client.sent
 
 
@@ -168,7 +168,7 @@ def test_the_prompt_is_published_when_the_parameter_says_so(client: Client) -> N
     subscription = client.listen("/vla_node/debug/prompt", String, qos.reliable(10), key="prompt")
     assert client.set_parameter("debug.prompt", True) == ""
     client.wait_for("prompt", lambda message: True)
-    client.node.destroy_subscription(subscription)
+    client.drop(lambda: client.node.destroy_subscription(subscription))
 
 
 def test_the_node_goes_through_its_lifecycle_and_plans_only_while_active(client: Client, node: NodeProcess) -> None:
