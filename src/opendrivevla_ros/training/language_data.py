@@ -17,7 +17,7 @@ KINDS = ("plan", "caption", "question", "agent")  # the first word of a task's k
 EVENTFUL_METRES = 3.0  # of departure from going on as it goes
 UNEVENTFUL_KEPT, OTHERS = 0.25, 4  # share of the uneventful moments that are taken at once; tries for another
 PROPOSED = 0.5  # share of the plans that are to be said as perception proposes them
-TOGETHER = {"caption": 2, "question": 6}  # so many of a moment are asked at once
+TOGETHER = {"caption": 2, "question": 6, "agent": 3}  # so many of a moment are asked at once
 ROUNDS = 64  # different choices of a task for each sample before they repeat
 
 
@@ -60,7 +60,7 @@ def draw(samples: Callable[[int], SpokenSample], count: int, index: int, shares:
 
 
 def choose(sample: SpokenSample, shares: Mapping[str, float], random: np.random.Generator) -> Turn:
-    """One turn of a sample: a kind by its share, then any task of that kind, its trajectory strayed from.
+    """One turn of a sample: a kind by its share, then any tasks of that kind, their trajectories strayed from.
 
     Where a proposal stands in the prompt, it is as often what is to be said as what was driven (see PROPOSED). From
     what was driven alone, whose digits are seldom those proposed, 700 steps of 16 turns did not teach a small model to
