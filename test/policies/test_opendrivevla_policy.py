@@ -455,6 +455,17 @@ def test_options_that_make_no_sense_are_refused(options: dict, message: str) -> 
         load_policy("opendrivevla-small-random", **options)
 
 
+def test_a_plan_is_as_unsure_as_its_proposal_times_what_was_measured() -> None:
+    policy = load_policy("opendrivevla-small-random", samples=0)
+    scales = np.linspace([0.5, 1.0], [2.0, 3.0], 6)
+    policy.config = replace(policy.config, proposal_scales=tuple(map(tuple, scales.tolist())))
+    plan = policy.plan(make_observation())
+    errors = scales * policy._last.output.proposal.errors.numpy()  # to the side, ahead
+    assert plan.doubt.expected_error == pytest.approx(np.hypot(*errors[-1]), rel=1e-5)
+    np.testing.assert_allclose(plan.trajectory.covariance[:, 1, 1], 0.01 + 2 * errors[:, 0] ** 2, rtol=1e-4)
+    np.testing.assert_allclose(plan.trajectory.covariance[:, 0, 0], 0.01 + 2 * errors[:, 1] ** 2, rtol=1e-4)
+
+
 def test_no_samples_still_give_a_covariance_from_token_probabilities() -> None:
     policy = load_policy("opendrivevla-small-random", samples=0)
     policy.config = replace(policy.config, proposal_scales=())

@@ -242,7 +242,7 @@ class Client:
     def drop(self, destroy: Callable[[], object]) -> None:
         """Destroys something on the thread that spins.
 
-        Beside it, rclpy's executor may come upon the events of a subscription that is gone: ends with InvalidHandle.
+        Beside it, rclpy's executor may come upon the events of a subscription that is gone, which ends it.
         """
         wait_until(self._executor.create_task(destroy).done, "the end of an entity")
 

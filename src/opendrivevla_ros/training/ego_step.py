@@ -4,7 +4,7 @@ The language model reads its token, and then says in words what took a tenth of 
 drives by perception and this query alone meets the mistakes of what it sees (DAgger, arXiv 1011.0686).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import PerceptionConfig
-from opendrivevla_ros.perception.ego_query import EgoQuery, EgoView
+from opendrivevla_ros.perception.ego_query import EgoAnswer, EgoQuery, EgoView
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies.baselines import WordlessPolicy
 from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
@@ -95,17 +95,22 @@ def proposal_scales(samples: Sequence[SpokenSample], query: EgoQuery) -> tuple[t
     known = [sample for sample in samples if sample.plan is not None and bool(sample.plan.known.all())]
     if not known:
         raise TrainingError(f"none of {len(samples)} samples has a known future; draw or record longer drives")
+    batches = (known[start : start + BATCH] for start in range(0, len(known), BATCH))
+    return scales(
+        (query([_view_of(one) for one in some]), [one.plan.path for one in some if one.plan is not None])
+        for some in batches
+    )
+
+
+def scales(answers: Iterable[tuple[EgoAnswer, Sequence[Tensor]]]) -> tuple[tuple[float, ...], ...]:
+    """What makes of the errors [6][2] that a query expects, on average, those that it makes.
+
+    answers: of batches of moments, with the paths [6, 2] that were right there, on the CPU.
+    """
     off, expected = torch.zeros(WAYPOINTS, 2), torch.zeros(WAYPOINTS, 2)
-    for start in range(0, len(known), BATCH):
-        some = known[start : start + BATCH]
-        answer = query([_view_of(sample) for sample in some])
-        off += (answer.paths - torch.stack([one.plan.path for one in some if one.plan is not None])).abs().sum(0)
-        expected += answer.errors.sum(0)
-    return scales(off, expected)
-
-
-def scales(off: Tensor, expected: Tensor) -> tuple[tuple[float, ...], ...]:
-    """What makes of the errors [6, 2] that a query expects those that it makes, both of as many moments."""
+    for answer, wanted in answers:
+        off += (answer.paths.cpu() - torch.stack(list(wanted))).abs().sum(0)
+        expected += answer.errors.cpu().sum(0)
     ratios = (off / expected).clamp(min=LEAST_SCALE)
     return tuple(tuple(round(ratio, 3) for ratio in pair) for pair in ratios.tolist())
 

@@ -87,6 +87,20 @@ def test_a_plan_goes_where_sight_proposes_as_nearly_as_its_errors_say() -> None:
     assert off[1] > 1.0
 
 
+def test_a_plan_is_as_unsure_as_its_proposal_times_what_was_measured() -> None:
+    model = tiny_model(sight_width=16, proposal_scales=((3.0, 0.5),) * 6)
+    assert model.sight is not None
+    path = torch.tensor([[0.0, 2.0 * step] for step in range(1, 7)])
+    answer = EgoAnswer(torch.zeros(1, 16), path[None], torch.tensor([0.1, 2.0]).expand(1, 6, 2))  # to the side, ahead
+    model.sight.proposed = lambda cells, egos: answer  # type: ignore[method-assign]
+    policy = tiny_policy(model)
+    policy.set_economy(True)  # no samples
+    plan = policy.plan(make_observation())
+    assert plan.doubt.expected_error == pytest.approx(np.hypot(0.3, 1.0))
+    np.testing.assert_allclose(plan.trajectory.covariance[:6, 0, 0], 0.01 + 2 * 1.0**2, rtol=1e-5)
+    np.testing.assert_allclose(plan.trajectory.covariance[:6, 1, 1], 0.01 + 2 * 0.3**2, rtol=1e-5)
+
+
 def test_in_bfloat16_sight_still_proposes_in_float32() -> None:
     model = tiny_model(**PROPOSING)
     assert model.sight is not None

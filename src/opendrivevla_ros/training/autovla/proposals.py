@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.perception.ego_query import EgoAnswer
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, load_model
@@ -91,13 +90,11 @@ class ProposalTraining(nn.Module):
 @torch.inference_mode()
 def proposal_scales(moments: GroundMoments, sight: Sight) -> tuple[tuple[float, ...], ...]:
     """By how much the errors of proposed paths are larger than the query expects them to be, see `scales`."""
-    off, expected = torch.zeros(WAYPOINTS, 2), torch.zeros(WAYPOINTS, 2)
-    for start in range(0, len(moments), BATCH):
-        some = [moments[index] for index in range(start, min(start + BATCH, len(moments)))]
-        answer = _proposed(sight, some)
-        off += (answer.paths.cpu() - torch.stack([moment.plan.path for moment in some])).abs().sum(0)
-        expected += answer.errors.cpu().sum(0)
-    return scales(off, expected)
+    batches = (
+        [moments[index] for index in range(start, min(start + BATCH, len(moments)))]
+        for start in range(0, len(moments), BATCH)
+    )
+    return scales((_proposed(sight, some), [moment.plan.path for moment in some]) for some in batches)
 
 
 def write_ground(store: DriveStore, folder: Path, checkpoint: Path, *, processes: int) -> Iterator[float]:
