@@ -85,15 +85,17 @@ def own_domain() -> int:
 _locks: list[Any] = []
 
 
-def wait_until(condition: Callable[[], Found | None], what: str, timeout_s: float = TIMEOUT_S) -> Found:
-    """Polls until the condition gives something true, and returns that."""
+def wait_until(
+    condition: Callable[[], Found | None], what: str | Callable[[], str], timeout_s: float = TIMEOUT_S
+) -> Found:
+    """Polls until the condition gives something true, and returns that. what: for the error; called when it is told."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         found = condition()
         if found:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"waited {timeout_s} s in vain for: {what}")
+    raise AssertionError(f"waited {timeout_s} s in vain for: {what if isinstance(what, str) else what()}")
 
 
 class Run:
