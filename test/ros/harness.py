@@ -88,7 +88,7 @@ _locks: list[Any] = []
 def wait_until(
     condition: Callable[[], Found | None], what: str | Callable[[], str], timeout_s: float = TIMEOUT_S
 ) -> Found:
-    """Polls until the condition gives something true, and returns that. what: for the error; called when it is told."""
+    """Polls until the condition gives something true, and returns that. what: for the error, called only for that."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         found = condition()

@@ -197,7 +197,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guard(domain: int, folder: Path) -> Iterator[Run]:
     parameters = {"patience.healthy": 0.3, "patience.recovered": 0.5, "patience.fallback": 60.0}
     parameters |= {"incidents.folder": str(folder / "incidents"), "incidents.period": 0.0}
-    parameters["odometry.timeout"] = 0.6  # a busy machine may hold this process, which sends it, for longer than 0.15 s
+    parameters["odometry.timeout"] = 0.6  # 0.15 s are less than a busy machine may hold us up
     run = Run("plan_guard", folder / "log.txt", domain, WIRES, **parameters)
     yield run
     assert run.end() == 0

@@ -1,13 +1,22 @@
-"""What the language stages read of stored drives, kept on disk: what a trained perception sees, or the truth."""
+"""What the language stages read of stored drives, kept on disk: what a trained perception sees, or the truth.
 
+A file has one long tensor of each type, and in its header what is said and where in them each number of it stands: as
+thousands of tensors, they would take longer to read than to learn from.
+"""
+
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from math import prod
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
@@ -20,8 +29,9 @@ from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
 
-SUFFIX = ".pt"
+SUFFIX = ".safetensors"
 PART = 24  # stretches of one file
+Place = list[Any] | None  # of a tensor: its type, where it begins in the long one, its shape; None for no tensor
 
 
 def see_drives(
@@ -53,18 +63,10 @@ def see_drives(
 
 def load_tokens(folder: Path) -> list[SpokenSample]:
     """All samples of a folder, in order; features are in half precision. Raises TrainingError where there are none."""
-    samples = []
     parts = sorted(folder.glob(f"*{SUFFIX}"))
     if not parts:
         raise TrainingError(f"{folder} holds no drives that were seen; look at them first")
-    for path in parts:
-        content: list[dict[str, Any]] = torch.load(path, weights_only=True)
-        for one in content:
-            tasks = tuple(TextTask(*task) for task in one["tasks"])
-            plan = None if one["plan"] is None else PlanLabel(*one["plan"])
-            features = Features(*one["features"])
-            samples.append(SpokenSample(one["scene"], features, tasks, one["departure"], plan, one["ahead"]))
-    return samples
+    return [sample for path in parts for sample in _load(path)]
 
 
 def see(network: PerceptionNetwork, config: OpenDriveVlaConfig, stretch: Sequence[StoredSample]) -> list[SpokenSample]:
@@ -92,21 +94,55 @@ def _see(drives: Path, start: int, folder: Path, config: OpenDriveVlaConfig, wei
         network.load_state_dict(torch.load(weights_file, weights_only=True))
         network.eval()
         samples = [one for index in indices for one in see(network, config, store.read(index))]
-    content = [
+    _save(samples, _file(folder, store, start))
+
+
+def _save(samples: Sequence[SpokenSample], path: Path) -> None:
+    pieces: dict[str, list[Tensor]] = defaultdict(list)
+    lengths: Counter[str] = Counter()
+
+    def keep(tensor: Tensor | None) -> Place:
+        if tensor is None:
+            return None
+        kind = str(tensor.dtype)
+        place = [kind, lengths[kind], list(tensor.shape)]
+        pieces[kind].append(tensor.reshape(-1))
+        lengths[kind] += tensor.numel()
+        return place
+
+    rows = [
         {
             "scene": one.scene,
-            "features": [None if block is None else block.half() for block in vars(one.features).values()],
+            "features": [keep(None if block is None else block.half()) for block in vars(one.features).values()],
             "tasks": [list(vars(task).values()) for task in one.tasks],
             "departure": one.departure,
-            "plan": None if one.plan is None else list(vars(one.plan).values()),
-            "ahead": one.ahead,
+            "plan": None if one.plan is None else [keep(numbers) for numbers in vars(one.plan).values()],
+            "ahead": keep(one.ahead),
         }
         for one in samples
     ]
-    path = _file(folder, store, start)
     temporary = path.with_suffix(".tmp")
-    torch.save(content, temporary)
+    long = {kind: torch.cat(some) for kind, some in pieces.items()}
+    save_file(long, temporary, metadata={"samples": json.dumps(rows)})
     temporary.replace(path)
+
+
+def _load(path: Path) -> Iterator[SpokenSample]:
+    with safe_open(path, framework="pt") as file:
+        long = {kind: file.get_tensor(kind) for kind in file.keys()}  # noqa: SIM118
+        rows = json.loads(file.metadata()["samples"])
+
+    def kept(place: Place) -> Any:
+        if place is None:
+            return None
+        kind, start, shape = place
+        return long[kind][start : start + prod(shape)].view(shape)
+
+    for row in rows:
+        features = Features(*map(kept, row["features"]))
+        tasks = tuple(TextTask(*task) for task in row["tasks"])
+        plan = None if row["plan"] is None else PlanLabel(*map(kept, row["plan"]))
+        yield SpokenSample(row["scene"], features, tasks, row["departure"], plan, kept(row["ahead"]))
 
 
 def _file(folder: Path, store: DriveStore, start: int) -> Path:
