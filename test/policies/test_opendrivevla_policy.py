@@ -58,7 +58,7 @@ def test_a_plan_holds_everything_that_was_seen_and_written(policy: OpenDriveVlaP
     assert plan.agents[0].predicted.shape == (0, 2)
     assert "Mission goal: keep forward" in plan.prompt
     (proposed,) = re.findall("^Proposed trajectory: (.*)$", plan.prompt, re.MULTILINE)
-    np.testing.assert_allclose(parse_trajectory(proposed), policy._last.output.path, atol=0.051)
+    np.testing.assert_allclose(parse_trajectory(proposed), policy.perception.last.output.path, atol=0.051)
     assert {"preprocess", "backbone", "language_prefill", "language_decode"} <= set(plan.stage_times)
     assert plan.token_counts["scene"] == 18
     assert plan.token_counts["agents"] == len(plan.agents)
@@ -71,7 +71,7 @@ def test_a_model_that_knows_nothing_plans_what_perception_proposes() -> None:
     policy.config = replace(policy.config, proposal_scales=((0.01, 0.01),) * 6)
     policy._writer._head.zero_()
     plan = policy.plan(make_observation())
-    np.testing.assert_allclose(parse_trajectory(plan.raw_text), policy._last.output.path, atol=0.06)
+    np.testing.assert_allclose(parse_trajectory(plan.raw_text), policy.perception.last.output.path, atol=0.06)
 
 
 def test_random_weights_say_that_they_are_random_and_which(policy: OpenDriveVlaPolicy) -> None:
@@ -94,7 +94,7 @@ def test_the_same_drive_gives_the_same_greedy_plans_after_a_reset(policy: OpenDr
 def first_frame_tokens(policy: OpenDriveVlaPolicy, observation: Observation) -> torch.Tensor:
     policy.reset()
     policy.plan(observation)
-    return policy._last.output.map_tokens[-1]
+    return policy.perception.last.output.map_tokens[-1]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_temporal_state_is_kept_only_where_the_drive_goes_on(policy, change, con
     policy.reset()
     policy.plan(make_observation(0.0))
     policy.plan(changed)
-    assert torch.equal(policy._last.output.map_tokens[-1], alone) is not continues
+    assert torch.equal(policy.perception.last.output.map_tokens[-1], alone) is not continues
 
 
 def test_track_ids_last_from_frame_to_frame(policy: OpenDriveVlaPolicy) -> None:
@@ -279,11 +279,11 @@ def test_an_instruction_that_could_change_the_prompt_is_refused(policy: OpenDriv
 
 def test_a_deadline_already_past_gives_a_reason_at_once_and_keeps_the_state(policy: OpenDriveVlaPolicy) -> None:
     policy.plan(make_observation(0.0))
-    before = policy._last
+    before = policy.perception.last
     with pytest.raises(PlanError, match="deadline passed") as caught:
         policy.plan(make_observation(0.5), deadline_ns=time.monotonic_ns() - 1)
     assert caught.value.failure is PlanFailure.DEADLINE
-    assert policy._last is before
+    assert policy.perception.last is before
 
 
 @pytest.mark.parametrize("milliseconds", [1, 10, 20, 40, 80])
@@ -301,7 +301,7 @@ def test_a_missed_deadline_inside_perception_leaves_the_next_plan_as_if_it_had_n
     first, second, third = (make_observation(0.5 * index) for index in range(3))
     policy.plan(first)
     expected = policy.plan(third).raw_text
-    tokens = policy._last.output.map_tokens
+    tokens = policy.perception.last.output.map_tokens
 
     policy.reset()
     policy.plan(first)
@@ -313,18 +313,17 @@ def test_a_missed_deadline_inside_perception_leaves_the_next_plan_as_if_it_had_n
             if len(started) > 5:
                 raise TimeoutError("as if the device had been slow")
 
-    network_deadline = Passing()
     with pytest.raises(TimeoutError):
-        policy._see(second, policy._network, network_deadline)
+        policy.perception.follow(second, Passing())
     assert policy.plan(third).raw_text == expected
-    assert torch.equal(policy._last.output.map_tokens, tokens)
+    assert torch.equal(policy.perception.last.output.map_tokens, tokens)
 
 
 # ------------------------------------------------------------------ what the network may do
 
 
 def test_a_scene_without_agents_gives_a_plan(policy: OpenDriveVlaPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy._network.tracker, "config", replace(policy.config.perception, keep_score=1.1))
+    monkeypatch.setattr(policy.perception.network.tracker, "config", replace(policy.config.perception, keep_score=1.1))
     plan = policy.plan(make_observation())
     assert plan.agents == ()
     assert plan.token_counts["agents"] == 0
@@ -333,11 +332,11 @@ def test_a_scene_without_agents_gives_a_plan(policy: OpenDriveVlaPolicy, monkeyp
 
 def test_more_agents_than_the_prompt_has_room_for_leave_out_the_lowest_scores(policy, monkeypatch) -> None:
     crowded = replace(policy.config.perception, birth_score=0.0, keep_score=0.0)
-    monkeypatch.setattr(policy._network.tracker, "config", crowded)
+    monkeypatch.setattr(policy.perception.network.tracker, "config", crowded)
     everything = policy.plan(make_observation())
     text = everything.token_counts["prompt"] - everything.token_counts["agents"]
     policy.reset()
-    monkeypatch.setattr(policy._network.tracker, "config", crowded)
+    monkeypatch.setattr(policy.perception.network.tracker, "config", crowded)
     monkeypatch.setattr(policy, "_positions", text + 5 + policy.config.max_new_tokens)
     plan = policy.plan(make_observation())
     assert len(plan.agents) == len(everything.agents) > 5
@@ -351,7 +350,7 @@ def test_a_prompt_with_no_room_at_all_is_refused_with_its_size(policy, monkeypat
 
 
 def test_perception_that_gives_nan_is_no_plan(policy: OpenDriveVlaPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
-    bias = policy._network.img_neck.lateral_convs[0].conv.bias
+    bias = policy.perception.network.img_neck.lateral_convs[0].conv.bias
     monkeypatch.setattr(bias, "data", torch.full_like(bias, float("nan")))
     refused(policy, make_observation(), PlanFailure.INTERNAL, "not finite|failed")
 
@@ -460,7 +459,7 @@ def test_a_plan_is_as_unsure_as_its_proposal_times_what_was_measured() -> None:
     scales = np.linspace([0.5, 1.0], [2.0, 3.0], 6)
     policy.config = replace(policy.config, proposal_scales=tuple(map(tuple, scales.tolist())))
     plan = policy.plan(make_observation())
-    errors = scales * policy._last.output.proposal.errors.numpy()  # to the side, ahead
+    errors = scales * policy.perception.last.output.proposal.errors.numpy()  # to the side, ahead
     assert plan.doubt.expected_error == pytest.approx(np.hypot(*errors[-1]), rel=1e-5)
     np.testing.assert_allclose(plan.trajectory.covariance[:, 1, 1], 0.01 + 2 * errors[:, 0] ** 2, rtol=1e-4)
     np.testing.assert_allclose(plan.trajectory.covariance[:, 0, 0], 0.01 + 2 * errors[:, 1] ** 2, rtol=1e-4)

@@ -108,7 +108,9 @@ def test_the_new_checkpoint_plans_from_the_very_prompt_that_it_learned(done: Fin
     assert plan.trajectory.xy.shape == (6, 2)
     assert policy.info.model_id == "opendrivevla-small-finetuned"
     (example,) = PlanningExamples(restored([StoredSample(sample)], tmp_path), config)
-    assert plan.prompt == with_proposal(chat_prompt(config.system_text, example.user), policy._last.output.path)
+    assert plan.prompt == with_proposal(
+        chat_prompt(config.system_text, example.user), policy.perception.last.output.path
+    )
     other = replace(config, heading_as_trained=not config.heading_as_trained)
     task, another = (planning_task(sample, prompt_fields(sample, one), decimals=1) for one in (config, other))
     assert (example.user, example.answer) == (task.user, task.answer)

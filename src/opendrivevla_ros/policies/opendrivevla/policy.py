@@ -1,9 +1,7 @@
 """OpenDriveVLA as a driving policy: an observation in, a plan with everything seen on the way out."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,16 +34,15 @@ from opendrivevla_ros.language.thinking import Thinker, Thought
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START
 from opendrivevla_ros.perception.ego_query import Proposal
 from opendrivevla_ros.perception.map_head import MapResult
-from opendrivevla_ros.perception.network import PerceptionNetwork, PerceptionOutput
+from opendrivevla_ros.perception.network import PerceptionOutput
 from opendrivevla_ros.policies import loading
 from opendrivevla_ros.policies.checks import check_observation, check_rig
-from opendrivevla_ros.policies.continuity import follows
 from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.failures import as_plan_errors
 from opendrivevla_ros.policies.opendrivevla import frames
 from opendrivevla_ros.policies.opendrivevla.findings import agents_of, map_elements_of
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel
-from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
+from opendrivevla_ros.policies.opendrivevla.streaming import StreamingPerception
 from opendrivevla_ros.policies.opendrivevla.thinking import TEMPLATE
 from opendrivevla_ros.policies.uncertainty import doubt, token_probability, waypoint_covariance
 from opendrivevla_ros.safety.uncertainty import Calibration
@@ -61,21 +58,8 @@ class PlanningOptions(loading.PlanningOptions):
     blind: bool = False
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """One observation and what the network made of it."""
-
-    observation: Observation
-    output: PerceptionOutput
-    stage_times: dict[str, float]
-
-
 class OpenDriveVlaPolicy:
-    """Keeps tracks and the previous bird's-eye view from call to call.
-
-    They are dropped on `reset` and where an observation does not follow the last one (see `continuity.follows`). A
-    call that fails leaves them as they were before it.
-    """
+    """Goes on from call to call as its perception does, see `StreamingPerception`."""
 
     def __init__(
         self,
@@ -106,7 +90,7 @@ class OpenDriveVlaPolicy:
         self._dtype = torch.float32 if precision == "float32" else torch.bfloat16
         if precision == "int8":
             quantise(model.language)
-        self._network: PerceptionNetwork = model.perception.to(self._device, torch.float32).eval()
+        self.perception = StreamingPerception(model.perception, self._device, bfloat16=self._dtype is torch.bfloat16)
         self._language: DrivingLanguageModel = model.language.to(self._device, self._dtype).eval()
         self._positions = min(POSITIONS, self._language.language_config.max_positions)
         self._decoder = Decoder(self._language, max_length=self._positions, rows=1 + self._options.samples)
@@ -129,11 +113,6 @@ class OpenDriveVlaPolicy:
         self._fit_rig: CameraRig | None = None
         self._requested_mode = ThinkingMode.FAST
         self._saves = False
-        self._deadline = Deadline()
-        self._last: _Seen | None = None
-        self._origin: Array = np.zeros(3)
-        for module in _stages(self._network):
-            module.register_forward_pre_hook(lambda *_: self._deadline.check())
         self._info = PolicyInfo(
             model_id=config.model_id,
             weights_hash=weights_hash,
@@ -150,24 +129,23 @@ class OpenDriveVlaPolicy:
     @property
     def weight_bytes(self) -> loading.WeightBytes:
         """What the weights take in memory."""
-        return loading.WeightBytes(weight_bytes(self._language), weight_bytes(self._language, self._network))
+        return loading.WeightBytes(weight_bytes(self._language), weight_bytes(self._language, self.perception.network))
 
     @property
     def map_result(self) -> MapResult | None:
         """The map of the last plan on the BEV grid; None before the first."""
-        return None if self._last is None else self._last.output.map
+        last = self.perception.last
+        return None if last is None else last.output.map
 
     @property
     def detections(self) -> tuple[Agent, ...]:
         """What the last plan's look detected (see `tracker.detections`), in base_link; () before the first."""
-        if self._last is None:
-            return ()
-        return agents_of(self._last.output.detections, self._last.observation.rig.lidar_to_base)
+        last = self.perception.last
+        return () if last is None else agents_of(last.output.detections, last.observation.rig.lidar_to_base)
 
     def reset(self) -> None:
         """Forgets all temporal state."""
-        self._network.reset()
-        self._last = None
+        self.perception.reset()
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """From the next plan on; one that does not think plans FAST whatever is asked for (`PolicyInfo.objection`)."""
@@ -199,7 +177,7 @@ class OpenDriveVlaPolicy:
             prompt = chat_prompt(
                 self.config.system_text, user_message(self._fields(observation), observation.command.text)
             )
-            seen = self._follow(observation, deadline)
+            seen = self.perception.follow(observation, deadline)
             proposal = None if self._options.blind else seen.output.proposal
             prompt = with_proposal(prompt, None if proposal is None else proposal.path.cpu())
             ids, agents = self._read(prompt, seen.output)
@@ -256,7 +234,7 @@ class OpenDriveVlaPolicy:
                 self._check(observation)
                 message = question_message(self._fields(observation), question)
                 prompt = chat_prompt(self.config.system_text, message)
-                output = self._glance(observation)
+                output = self.perception.glance(observation)
                 ids, agents = self._read(prompt, output)
                 embeddings = self._language.embed_prompt(ids, self._features(output, agents))
             if self._answerer is None:  # of its own, so that a plan between two pieces does no harm
@@ -291,52 +269,6 @@ class OpenDriveVlaPolicy:
             tells_past=self.config.tells_past,
             tells_proposal=bool(self.config.proposal_scales),
         )
-
-    def _follow(self, observation: Observation, deadline: Deadline) -> _Seen:
-        """Perception with temporal state, which is dropped where this observation does not go on from the last one."""
-        if self._last is not None and self._last.observation is observation:
-            return self._last
-        if self._last is None or not follows(self._last.observation, observation):
-            self.reset()
-            self._origin = scene_origin(observation)
-        self._network, self._last = self._see(observation, self._network, deadline)
-        return self._last
-
-    def _glance(self, observation: Observation) -> PerceptionOutput:
-        """Perception of an observation without keeping anything of it."""
-        if self._last is not None and self._last.observation is observation:
-            return self._last.output
-        network = _copy_of_state(self._network)
-        if self._last is None or not follows(self._last.observation, observation):
-            network.reset()
-        return self._see(observation, network, Deadline())[1].output
-
-    def _see(
-        self, observation: Observation, network: PerceptionNetwork, deadline: Deadline
-    ) -> tuple[PerceptionNetwork, _Seen]:
-        """Runs perception on a copy of the network's temporal state, and returns the copy with what it saw."""
-        started = time.perf_counter()
-        frame = perception_frame(observation, self.config.perception, self._origin, self._device)
-        preprocessed = time.perf_counter() - started
-        network = _copy_of_state(network)
-        self._deadline = deadline
-        try:
-            autocast = torch.autocast(self._device.type, torch.bfloat16)
-            with autocast if self._dtype is torch.bfloat16 else nullcontext():
-                output = network(frame)
-        finally:
-            self._deadline = Deadline()
-        tokens = (
-            output.scene_tokens,
-            output.agent_tokens,
-            output.map_tokens,
-            output.ego_tokens,
-            output.tracks.boxes,
-            *(output.proposal or ()),
-        )
-        if not all(bool(torch.isfinite(block).all()) for block in tokens):
-            raise PlanError(PlanFailure.INTERNAL, "perception gave values that are not finite; check the weights")
-        return network, _Seen(observation, output, {"preprocess": preprocessed, **output.stage_times})
 
     def _write(
         self,
@@ -412,17 +344,3 @@ class OpenDriveVlaPolicy:
 
 def _count(block: torch.Tensor | None) -> int:
     return 0 if block is None else len(block)
-
-
-def _copy_of_state(network: PerceptionNetwork) -> PerceptionNetwork:
-    """The same network with a temporal state of its own, so that a frame can be tried without being kept."""
-    other = copy.copy(network)
-    other.tracker, other.ego_motion = copy.copy(network.tracker), copy.copy(network.ego_motion)
-    return other
-
-
-def _stages(network: PerceptionNetwork) -> list[torch.nn.Module]:
-    """Modules that run one after the other, between which the deadline is looked at."""
-    head = network.pts_bbox_head.transformer
-    blocks = [block for stage in range(1, 5) for block in getattr(network.img_backbone, f"layer{stage}")]
-    return [*blocks, network.img_neck, *head.encoder.layers, head.decoder, network.seg_head]
