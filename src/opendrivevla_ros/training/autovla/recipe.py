@@ -15,6 +15,7 @@ from opendrivevla_ros.training.recipe import (
     OWN,
     PROPOSING,
     SEEN,
+    SETTING_OUT,
     TRAIN,
     OwnDrivesStep,
     StepRecipe,
@@ -123,7 +124,7 @@ SMALL_REASONING_WEIGHT = 4.0
 def _rounds() -> Iterator[ProposalStep | OwnDrivesStep]:
     """What is proposed is learned from the drives so far, is driven, and is learned again, to its last step."""
     for count, driven in enumerate(OWN):
-        yield ProposalStep(f"proposals_{count + 1}", PROPOSING, reads=ALL_SEEN[: len(SEEN) + count])
+        yield ProposalStep(f"proposals_{count + 1}", SETTING_OUT, reads=ALL_SEEN[: len(SEEN) + count])
         yield replace(driven, driver=None)
     yield ProposalStep("proposals", PROPOSING, reads=ALL_SEEN)
 
