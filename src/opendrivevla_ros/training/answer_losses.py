@@ -1,9 +1,11 @@
 """What answers cost: the loss of their words, and of what heads that only training has must read between them."""
 
+import copy
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import Qwen2Model
 
 from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import DrivingLanguageModel
@@ -45,6 +47,14 @@ def at_depth(states: Sequence[Tensor], depth: float) -> Tensor:
     return states[round(depth * (len(states) - 1))]
 
 
+def first_layers(model: Qwen2Model, depth: float) -> Qwen2Model:
+    """The model up to `at_depth`, whose state there is the last that it gives; its weights are the model's own."""
+    count = round(depth * len(model.layers))
+    part = copy.copy(model)
+    part._modules = {**model._modules, "layers": model.layers[:count], "norm": nn.Identity()}
+    return part
+
+
 class FirstThought(nn.Module):
     """Says a trajectory's points where its question ends; only training has it.
 
@@ -63,13 +73,12 @@ class FirstThought(nn.Module):
         In metres, and not in tens of them, it weighs more than the words: counted once, a plan was thought with 0.83 m
         of error after 460,000 moments, where a network without words had 0.56 after 384,000.
         """
-        return self.error(states, batch.asked, batch.points, batch.has_points)
+        return self.error(at_depth(states, THOUGHT_DEPTH), batch.asked, batch.points, batch.has_points)
 
-    def error(self, states: Sequence[Tensor], asked: Tensor, points: Tensor, known: Tensor) -> Tensor:
-        """The same for prompts that end at `asked` [N, 2]; points [N, 6, 2], known [N]."""
+    def error(self, states: Tensor, asked: Tensor, points: Tensor, known: Tensor) -> Tensor:
+        """The same of states at THOUGHT_DEPTH; the prompts end at `asked` [N, 2]; points [N, 6, 2], known [N]."""
         sequences, positions = asked.unbind(1)
-        last = at_depth(states, THOUGHT_DEPTH)[sequences, positions]
-        found = self.points(self.normalise(last)).float().unflatten(1, (WAYPOINTS, 2))
+        found = self.points(self.normalise(states[sequences, positions])).float().unflatten(1, (WAYPOINTS, 2))
         return plan_error(POINT_METRES * found, points, known[:, None].expand(-1, WAYPOINTS))
 
 

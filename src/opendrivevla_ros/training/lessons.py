@@ -2,8 +2,8 @@
 
 The published models start from a language model that others trained. The small one starts from nothing, and how to
 drive takes more moments than how to write. So beside each turn go moments without an answer: features and the words
-behind them, to where the plan is thought of (`FirstThought`), which costs less than half of a turn. In schooling the
-truth stands in place of features: it costs no picture and no perception.
+behind them, to where and up to which layer the plan is thought of (`FirstThought`), which costs less than half of a
+turn. In schooling the truth stands in place of features: it costs no picture and no perception.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 
 from opendrivevla_ros.language.model import DrivingLanguageModel, Features
 from opendrivevla_ros.language.prompt import chat_prompt, with_proposal
-from opendrivevla_ros.training.answer_losses import AnswerLosses
+from opendrivevla_ros.training.answer_losses import THOUGHT_DEPTH, AnswerLosses, first_layers
+from opendrivevla_ros.training.attention import attend_in_float32
 from opendrivevla_ros.training.language_batches import LanguageBatches, Turn
 from opendrivevla_ros.training.language_data import SeenTurns
 from opendrivevla_ros.training.moments import Moment, Moments
@@ -63,6 +64,7 @@ class LessonTraining(nn.Module):
     ) -> None:
         super().__init__()
         width = model.language_config.hidden_size
+        attend_in_float32(model)
         self.language = model
         self.answers = AnswerLosses(width)
         self.encoder = TruthEncoder(model.language_config.feature_size) if truth else None
@@ -101,13 +103,12 @@ class LessonTraining(nn.Module):
         sequences = list(zip(*blocks, strict=True))
         places = [_places([len(block) for block in sequence]).to(device) for sequence in sequences]
         pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
-        states = model(
+        states = first_layers(model, THOUGHT_DEPTH)(
             inputs_embeds=pad([torch.cat(sequence) for sequence in sequences]),
             position_ids=pad(places),
             attention_mask=pad([torch.ones_like(some) for some in places]),  # else gaps would part a sequence
             use_cache=False,
-            output_hidden_states=True,
-        ).hidden_states
+        ).last_hidden_state
         asked = torch.tensor([(row, len(some) - 1) for row, some in enumerate(places)], device=device)
         points = torch.stack([moment.plan.path for moment in moments]).to(device)
         return self.answers.thought.error(states, asked, points, torch.ones(len(points), device=device))

@@ -17,7 +17,8 @@ from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
 from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, answer_text
-from opendrivevla_ros.training.answer_losses import FirstThought
+from opendrivevla_ros.training.answer_losses import THOUGHT_DEPTH, FirstThought, at_depth
+from opendrivevla_ros.training.attention import attend_in_float32
 from opendrivevla_ros.training.autovla.examples import PlanExample
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import plan_label
@@ -77,6 +78,7 @@ class AnswerTraining(nn.Module):
         super().__init__()
         if not reasoning_weight > 0:
             raise TrainingError(f"the weight of answers with a thought must be above 0, not {reasoning_weight}")
+        attend_in_float32(model)
         self.model = model
         self.points = FirstThought(model.autovla_config.language.hidden_size) if asks_points else None
         self._tokenizer, self._actions, self._reasoning_weight = tokenizer, actions, reasoning_weight
@@ -94,7 +96,7 @@ class AnswerTraining(nn.Module):
         asked = torch.stack([torch.arange(len(ends), device=ends.device), ends], dim=1)
         plans = [plan_label(example.sample.sample).to(asked.device) for example in examples]
         path, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known.all() for plan in plans])
-        return losses | {"points": self.points.error(layers, asked, path, known)}
+        return losses | {"points": self.points.error(at_depth(layers, THOUGHT_DEPTH), asked, path, known)}
 
     def told(self, examples: Sequence[PlanExample]) -> Told:
         """The logits at the examples' answers. Raises TrainingError for an answer that is too long."""
