@@ -265,13 +265,35 @@ def test_odometry_that_stays_elsewhere_is_taken_as_a_new_track_after_some_sample
     assert len(buffer) == 3
 
 
-def test_positions_that_jump_about_never_become_a_track() -> None:
+@pytest.mark.parametrize("samples", [40, 400], ids=["shorter than a gap", "longer than a gap"])
+def test_positions_that_jump_about_never_become_a_track(samples: int) -> None:
     buffer = OdometryBuffer()
     Circle(speed=0.0).add_to(buffer, 0, 1000)
     reasons = [
-        reason_of(sample(buffer, 1010 + 10 * index, position=(500.0 * (index + 1), 0, 0))) for index in range(40)
+        reason_of(sample(buffer, 1010 + 10 * index, position=(500.0 * (index + 1), 0, 0))) for index in range(samples)
     ]
     assert set(reasons) == {Refusal.ODOMETRY_JUMP}
+    assert buffer.newest_stamp_ns == START + 1000 * MS
+
+
+def test_a_track_from_before_a_long_time_of_jumps_is_taken_up_as_a_new_one() -> None:
+    buffer = OdometryBuffer()
+    Circle(speed=0.0).add_to(buffer, 0, 1000)
+    for index in range(400):
+        sample(buffer, 1010 + 10 * index, position=(500.0 * (index + 1), 0, 0))
+    reasons = [reason_of(sample(buffer, 5010 + 10 * index)) for index in range(13)]
+    assert reasons == [Refusal.ODOMETRY_JUMP] * 10 + [Refusal.ODOMETRY_RESTARTED] + [None] * 2
+    assert len(buffer) == 3
+
+
+@pytest.mark.parametrize("milliseconds", [1500, 60_000])
+def test_a_clock_that_jumps_while_positions_do_begins_a_new_track(milliseconds: int) -> None:
+    buffer = OdometryBuffer()
+    Circle(speed=0.0).add_to(buffer, 0, 1000)
+    for index in range(400):
+        sample(buffer, 1010 + 10 * index, position=(500.0 * (index + 1), 0, 0))
+    assert reason_of(sample(buffer, milliseconds)) is Refusal.CLOCK_JUMP
+    assert len(buffer) == 1
 
 
 def test_five_seconds_are_kept_and_what_lies_before_is_gone() -> None:

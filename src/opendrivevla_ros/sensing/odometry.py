@@ -179,16 +179,20 @@ class OdometryBuffer:
         return None
 
     def _unlike_the_last(self, stamp_ns: int, position: Sequence[float]) -> Refused | None:
-        """Refuses a sample whose stamp or position does not follow the newest one."""
+        """Refuses a sample whose stamp or position does not follow the newest one.
+
+        A gap is one only where no positions that were refused came in it.
+        """
         newest = self.newest_stamp_ns
         if newest is None:
             return None
         ahead = stamp_ns - newest
+        since_any = ahead if self._elsewhere is None else stamp_ns - self._elsewhere[0]
         if ahead == 0:
             return _refused(Refusal.ODOMETRY_DUPLICATE_STAMP, f"two samples have the stamp {stamp_ns} ns", stamp_ns)
         tolerance, limit = self.settings.backward_tolerance_s, self.settings.gap_limit_s
-        if not -_nanoseconds(tolerance) <= ahead <= _nanoseconds(limit):
-            message = f"the stamps jumped by {ahead / 1e9:+.3f} s: older samples are dropped"
+        if not -_nanoseconds(tolerance) <= since_any <= _nanoseconds(limit):
+            message = f"the stamps jumped by {since_any / 1e9:+.3f} s: older samples are dropped"
             return self._restart(Refusal.CLOCK_JUMP, message, stamp_ns)
         if ahead < 0:
             message = f"a stamp lies {-ahead / 1e9:.3f} s before the one that came before it"
@@ -196,21 +200,30 @@ class OdometryBuffer:
         return self._jumped(stamp_ns, newest, position)
 
     def _jumped(self, stamp_ns: int, newest_ns: int, position: Sequence[float]) -> Refused | None:
-        """Refuses a position that the vehicle cannot have reached, until enough of them agree with one another."""
-        if self._reachable(newest_ns, self._samples.rows[-1, _POSITION].tolist(), stamp_ns, position):
+        """Refuses a position that the vehicle cannot have reached, until enough of them agree with one another.
+
+        A track that is older than a gap may be, since when all was jumps, is none to come back to.
+        """
+        last = self._samples.rows[-1, _POSITION].tolist()
+        is_old = stamp_ns - newest_ns > _nanoseconds(self.settings.gap_limit_s)
+        if not is_old and self._reachable(newest_ns, last, stamp_ns, position):
             return None
-        distance = math.dist(self._samples.rows[-1, _POSITION], position)
-        times = 1
+        distance = math.dist(last, position)
+        before_ns, before, times = newest_ns, last, 1
         if self._elsewhere is not None:
-            before_ns, before, count = self._elsewhere
-            if stamp_ns > before_ns and self._reachable(before_ns, before, stamp_ns, position):
-                times = count + 1
+            elsewhere_ns, elsewhere, count = self._elsewhere
+            if stamp_ns > elsewhere_ns:
+                before_ns, before = elsewhere_ns, elsewhere
+                times = count + 1 if self._reachable(before_ns, before, stamp_ns, position) else 1
         if times > JUMP_CONFIRMATIONS:
             message = f"the position stays {distance:.1f} m away from where it was: older samples are dropped"
             return self._restart(Refusal.ODOMETRY_RESTARTED, message, stamp_ns)
         self._elsewhere = (stamp_ns, tuple(position), times)
-        seconds, limit = (stamp_ns - newest_ns) / 1e9, self.settings.max_speed_mps
-        message = f"the position jumped by {distance:.1f} m in {seconds:.3f} s; the limit is {limit} m/s"
+        message = f"the position jumped by {distance:.1f} m and goes on there, {times} of {JUMP_CONFIRMATIONS} samples"
+        if times == 1:
+            metres, seconds = math.dist(before, position), (stamp_ns - before_ns) / 1e9
+            limit = self.settings.max_speed_mps
+            message = f"the position jumped by {metres:.1f} m in {seconds:.3f} s; the limit is {limit} m/s"
         return _refused(Refusal.ODOMETRY_JUMP, message, stamp_ns)
 
     def _reachable(self, first_ns: int, first: Sequence[float], second_ns: int, second: Sequence[float]) -> bool:
