@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ros.harness import own_domain
 
 from opendrivevla_ros.cli.processes import Process, loopback_environment
 from opendrivevla_ros.datasets.world_bag import write_world_bag
@@ -25,8 +26,7 @@ def street_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def domain() -> int:
-    """A ROS domain that no other test run on this machine is likely to use."""
-    return 1 + os.getpid() % 99
+    return own_domain()
 
 
 @pytest.fixture(scope="session")

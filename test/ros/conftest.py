@@ -1,4 +1,4 @@
-"""One vla_node process and one client for all tests that can share them."""
+"""One vla_node process and one client for all tests of a file that can share them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 from ros.harness import Client, NodeProcess, own_domain
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def domain() -> int:
     return own_domain()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """Runs constant_velocity; one of its cameras is raw."""
     folder: Path = tmp_path_factory.mktemp("node")
@@ -22,7 +22,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node
     node.end()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def client(domain: int, node: NodeProcess) -> Iterator[Client]:
     client = Client(domain)
     yield client
