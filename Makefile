@@ -12,7 +12,8 @@ demo: setup
 	@$(environment) && odv demo --output demo_output
 
 # What keeps time has both cores to itself; all else runs in two processes of one thread each.
-timed = test/ros test/launch test/cli test/test_setup.py
+timed = test/ros test/launch test/test_setup.py \
+  $(patsubst %,test/cli/test_%.py,bench demo doctor keyframe launcher play replay stand_in_messages)
 test: setup
 	@$(environment) && status=0; \
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile test $(timed:%=--ignore=%) || status=1; \
