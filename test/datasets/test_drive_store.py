@@ -37,9 +37,11 @@ def test_what_was_written_comes_back_with_pictures_as_jpeg_shows_them(stretch: l
 
 def test_a_part_of_a_stretch_is_read_and_pictures_only_where_wanted(stretch: list[StoredSample], tmp_path: Path):
     DriveStore(tmp_path).write("drive", stretch)
-    (only,) = DriveStore(tmp_path).read(0, 1, 2, pictures=False)
+    (only,) = DriveStore(tmp_path).read(0, 1, 2, cameras=())
     assert only.sample.token == stretch[1].sample.token
     assert only.sample.observation.frames == ()
+    (only,) = DriveStore(tmp_path).read(0, 1, 2, cameras=("cam_back", "cam_front"))
+    assert {frame.camera for frame in only.sample.observation.frames} == {"cam_back", "cam_front"}
 
 
 def test_stretches_come_by_name(stretch: list[StoredSample], tmp_path: Path):

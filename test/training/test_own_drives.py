@@ -38,7 +38,7 @@ def test_a_drive_without_pictures_is_the_same_drive():
 
 def test_the_experts_own_drive_goes_where_its_future_said(tmp_path: Path):
     assert list(draw_own_drives(tmp_path, None, [4], image_size=None, processes=1)) == [0.0, 1.0]
-    found = [stored.sample for stored in DriveStore(tmp_path).read(0, pictures=False)]
+    found = [stored.sample for stored in DriveStore(tmp_path).read(0, cameras=())]
     assert [one.index for one in found] == list(range(len(found)))
     assert 10 < len(found) <= EXPERT_SAMPLES
     for before, after in pairwise(found):

@@ -66,7 +66,7 @@ def test_what_was_seen_comes_back_as_it_was(store: DriveStore, tmp_path: Path):
 
 def test_so_does_the_truth(store: DriveStore, tmp_path: Path):
     list(see_drives(store, tmp_path, CONFIG, None, processes=1))
-    stored = [one for index in range(len(store.names)) for one in store.read(index, pictures=False)]
+    stored = [one for index in range(len(store.names)) for one in store.read(index, cameras=())]
     assert_same(load_tokens(tmp_path), [spoken(one, true_features(one, PERCEPTION), CONFIG) for one in stored])
 
 

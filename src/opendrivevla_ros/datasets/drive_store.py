@@ -4,7 +4,7 @@ A store is a cache that one training writes and reads; it is made with pickle, s
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,9 +57,9 @@ class DriveStore:
             ) from error
 
     def read(
-        self, index: int, start: int = 0, stop: int | None = None, *, pictures: bool = True
+        self, index: int, start: int = 0, stop: int | None = None, *, cameras: Collection[str] | None = None
     ) -> list[StoredSample]:
-        """The samples [start, stop) of a stretch; without pictures, their frames are left out.
+        """The samples [start, stop) of a stretch, with the frames of these cameras alone; None for all of them.
 
         Raises DatasetError for a file that cannot be read.
         """
@@ -68,7 +68,7 @@ class DriveStore:
             packed = pickle.loads(path.read_bytes())[start:stop]
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             raise DatasetError(f"{path} is no whole drive; delete it and draw it anew") from error
-        return [_unpacked(stored) if pictures else _with_frames(stored, ()) for stored in packed]
+        return [_unpacked(stored, cameras) for stored in packed]
 
     def content(self, index: int) -> bytes:
         """A stretch as it stands on disk."""
@@ -87,10 +87,11 @@ def _packed(stored: StoredSample) -> StoredSample:
     return _with_frames(stored, tuple(frames))
 
 
-def _unpacked(stored: StoredSample) -> StoredSample:
+def _unpacked(stored: StoredSample, cameras: Collection[str] | None) -> StoredSample:
     frames = tuple(
         replace(frame, image=np.asarray(cv2.imdecode(frame.image, cv2.IMREAD_COLOR), dtype=np.uint8))
         for frame in stored.sample.observation.frames
+        if cameras is None or frame.camera in cameras
     )
     return _with_frames(stored, frames)
 

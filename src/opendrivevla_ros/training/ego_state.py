@@ -19,7 +19,7 @@ STEPS = 20_000
 def ego_samples(store: DriveStore) -> Iterator[DrivingSample]:
     """The samples of a store whose future is known to its end, without pictures."""
     for index in range(len(store.names)):
-        for stored in store.read(index, pictures=False):
+        for stored in store.read(index, cameras=()):
             if stored.sample.future_mask.all():
                 yield stored.sample
 

@@ -97,7 +97,7 @@ def _places(store: DriveStore) -> list[_Place]:
     found = [
         _Place(stretch, offset, stored)
         for stretch in range(len(store.names))
-        for offset, stored in enumerate(store.read(stretch, pictures=False))
+        for offset, stored in enumerate(store.read(stretch, cameras=()))
     ]
     return sorted(found, key=lambda place: (place.sample.scene, place.sample.index))
 

@@ -87,7 +87,7 @@ def _see(drives: Path, start: int, folder: Path, config: OpenDriveVlaConfig, wei
     store = DriveStore(drives)
     indices = range(start, min(start + PART, len(store.names)))
     if weights_file is None:
-        stretches = (store.read(index, pictures=False) for index in indices)
+        stretches = (store.read(index, cameras=()) for index in indices)
         samples = [spoken(one, true_features(one, config.perception), config) for some in stretches for one in some]
     else:
         network = PerceptionNetwork(config.perception)

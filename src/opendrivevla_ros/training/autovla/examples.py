@@ -117,7 +117,7 @@ class PlanExamples(Dataset[PlanExample]):
         moment = self._moments[index % len(self._moments)]
         memory = Memory()
         for store, stretch, first, stop in moment.stretches:
-            for stored in self._stores[store].read(stretch, first, stop):
+            for stored in self._stores[store].read(stretch, first, stop, cameras=self._reader.config.cameras):
                 memory = self._reader.followed(memory, stored.sample.observation)
         observation = stored.sample.observation
         blind = replace(stored.sample, observation=replace(observation, frames=()))
@@ -136,7 +136,7 @@ def scenes(number: int, store: DriveStore) -> Iterator[list[Place]]:
     places = [
         Place(number, stretch, offset, stored.sample, _thought(stored))
         for stretch in range(len(store.names))
-        for offset, stored in enumerate(store.read(stretch, pictures=False))
+        for offset, stored in enumerate(store.read(stretch, cameras=()))
     ]
     places.sort(key=lambda place: (place.sample.scene, place.sample.observation.stamp_ns))
     for _, scene in groupby(places, key=lambda place: place.sample.scene):

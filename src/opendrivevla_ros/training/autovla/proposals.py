@@ -135,7 +135,7 @@ class _Reader:
         grounds: list[Tensor] = []
         plans: list[PlanLabel] = []
         for stretch in range(start, min(start + PART, len(store.names))):
-            for stored in store.read(stretch):
+            for stored in store.read(stretch, cameras=cls.reader.config.cameras):
                 memory = cls.reader.followed(memory, stored.sample.observation)
                 plan = plan_label(stored.sample)
                 if plan.known.all():

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel
 from opendrivevla_ros.policies.autovla.sight import GROUND_RANGE, GROUND_SIZE, Sight, places_in
 from opendrivevla_ros.policies.opendrivevla.config import small_perception
+from opendrivevla_ros.training.attention import attend_in_float32
 from opendrivevla_ros.training.autovla.examples import PlanExamples
 from opendrivevla_ros.training.dense_head import DenseHead
 from opendrivevla_ros.training.errors import TrainingError
@@ -72,19 +73,24 @@ class SeenMoments(Dataset[SeenMoment]):
 class SightTraining(nn.Module):
     """What the loop trains: moments to the losses of what is read from the tower's patches.
 
-    Raises TrainingError for a model without `Sight`.
+    The tower is in bfloat16, and what reads it in float32, as metres ask for. Raises TrainingError for a model without
+    `Sight`.
     """
 
     def __init__(self, model: AutoVlaModel) -> None:
         super().__init__()
+        attend_in_float32(model.model.visual)
         self.model = model
         self.dense = DenseHead(replace(GROUND, embed_dim=sight_of(model).read.out_features))
 
     def forward(self, moments: Sequence[SeenMoment]) -> dict[str, Tensor]:
         """{"centres", "cell_boxes", "occupancy": see `DenseHead`, and those of `proposal_losses`}, means."""
         sight = sight_of(self.model)
-        patches = self.model.seen([moment.videos for moment in moments]).patches
-        ground = sight(patches, torch.stack([moment.places for moment in moments]))
+        videos = [moment.videos for moment in moments]
+        with torch.autocast(videos[0].device.type, torch.bfloat16):
+            patches = self.model.seen(videos).patches
+        assert patches is not None
+        ground = sight(patches.float(), torch.stack([moment.places for moment in moments]))
         found = []
         for cells, moment in zip(ground, moments, strict=True):
             found.append(self.dense(cells.flatten(0, 1), moment.boxes, occupied(moment.map_elements))[0])
