@@ -48,7 +48,7 @@ TINY = Recipe(
         OwnDrivesStep("expert_drives", first=2, scenarios=1, driver=EXPERT),
         OwnDrivesStep(HELD_OUT, first=4, scenarios=2, driver=EXPERT, families=("junction_straight",)),
         PerceptionStep("perception", TWO_STEPS, 2),
-        PerceptionStep("sequences", TWO_STEPS, 3, fixed_norms=True),
+        PerceptionStep("sequences", TWO_STEPS, 3, reads=(TRAIN, "expert_drives"), fixed_norms=True),
         EgoStep("ego", TWO_STEPS, reads=(TRAIN, "expert_drives")),
         OwnDrivesStep("ego_drives", first=14, scenarios=1, driver="ego"),
         LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRAIN, "expert_drives"), truth=True),
@@ -152,7 +152,7 @@ def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
     assert "- ego_drives: 1 drives of ego, " in text
     assert "- own_drives: 1 drives of the policy before it, " in text
     assert "- Time: 1.5 hours by the clock: planning 1.5." in text
-    assert "| sequences | perception | clips of 3 frames | 2 |" in text
+    assert "| sequences | perception | clips of 3 frames of train, expert_drives | 2 |" in text
     assert "| ego | ego | tokens of train, expert_drives | 2 |" in text
     told = "7 plan, 0.5 caption, 1.5 question, 1 agent; 4 moments a turn"
     assert f"| truth of train, expert_drives; {told} |" in text

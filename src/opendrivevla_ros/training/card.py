@@ -112,7 +112,7 @@ def _taught_by(step: TrainingStep) -> str:
     """In words: which drives, how they are read, and what is asked about them."""
     match step:
         case PerceptionStep():
-            return f"clips of {step.frames} frames"
+            return f"clips of {step.frames} frames of {', '.join(step.reads)}"
         case PlanningStep():
             return f"clips of {step.frames} frames; {_shares(step.shares)}"
         case EgoStep():

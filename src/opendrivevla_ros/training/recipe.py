@@ -16,11 +16,15 @@ HELD_OUT = "held_out_drives"  # that nothing learns from
 
 @dataclass(frozen=True)
 class PerceptionStep:
-    """Perception from clips of `frames` frames. fixed_norms: the backbone's normalisation keeps its statistics."""
+    """Perception from clips of `frames` frames.
+
+    reads: as of a `LanguageStep`. fixed_norms: the backbone's normalisation keeps its statistics.
+    """
 
     name: str
     loop: LoopSettings
     frames: int
+    reads: tuple[str, ...] = (TRAIN,)
     fixed_norms: bool = False
     stage: str = "perception"
 
@@ -173,7 +177,7 @@ def _speaking(steps: int, learning_rate: float) -> LoopSettings:
 
 EXPERT_DRIVES = OwnDrivesStep("expert_drives", first=41160, scenarios=1680, driver=EXPERT)
 SEEN = (TRAIN, EXPERT_DRIVES.name)
-HARD = (  # families where most failed
+HARD = (  # families where most failed with the first drives
     "bend",
     "junction_left",
     "junction_right",
@@ -182,11 +186,21 @@ HARD = (  # families where most failed
     "crossing_pedestrian",
     "occluded_pedestrian",
 )
+LATE = (  # and with those after them, most of them by braking late
+    "bend",
+    "junction_left",
+    "junction_right",
+    "junction_straight",
+    "braking_lead",
+    "stopped_queue",
+)
 HELD_OUT_DRIVES = OwnDrivesStep(HELD_OUT, first=70000, scenarios=70, driver=EXPERT)
 OWN = (
     OwnDrivesStep("drives_1", first=2520, scenarios=280, driver="ego_1"),
     OwnDrivesStep("drives_2", first=20020, scenarios=280, driver="ego_2"),
     OwnDrivesStep("drives_3", first=30030, scenarios=1120, driver="ego_3", families=HARD),
+    OwnDrivesStep("drives_4", first=60060, scenarios=420, driver="ego_4"),
+    OwnDrivesStep("drives_5", first=65030, scenarios=840, driver="ego_5", families=LATE),
 )
 ALL_SEEN = (*SEEN, *(driven.name for driven in OWN))
 PROPOSING = LoopSettings(steps=4000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
@@ -207,11 +221,14 @@ SMALL = Recipe(
     steps=(
         EXPERT_DRIVES,
         HELD_OUT_DRIVES,
-        PerceptionStep("perception", LoopSettings(steps=3000, learning_rate=6e-4, batch_size=4, save_every=100), 2),
+        PerceptionStep(
+            "perception", LoopSettings(steps=3000, learning_rate=6e-4, batch_size=4, save_every=100), 2, reads=SEEN
+        ),
         PerceptionStep(
             "sequences",
-            LoopSettings(steps=3600, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
+            LoopSettings(steps=4800, learning_rate=4e-4, batch_size=2, warmup_steps=50, save_every=100),
             4,
+            reads=SEEN,
             fixed_norms=True,
         ),
         *_rounds(),

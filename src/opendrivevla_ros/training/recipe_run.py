@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small
@@ -179,10 +179,11 @@ class RecipeRun(StepRun[Recipe]):
     def _training(self, step: TrainingStep, model: OpenDriveVlaModel) -> tuple[nn.Module, Dataset[Any]]:
         config = model.config
         if isinstance(step, PerceptionStep):
-            return PerceptionTraining(model.perception), Clips(self.drives(), config.perception, step.frames)
+            clips = [Clips(self.drives(kind), config.perception, step.frames) for kind in step.reads]
+            return PerceptionTraining(model.perception), ConcatDataset(clips)
         if isinstance(step, PlanningStep):
-            clips = SpokenClips(self.drives(), config, step.frames, step.shares)
-            return EndToEndTraining(model, self.tokenizer()), clips
+            spoken = SpokenClips(self.drives(), config, step.frames, step.shares)
+            return EndToEndTraining(model, self.tokenizer()), spoken
         seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, step.truth))]
         if isinstance(step, EgoStep):
             return EgoTraining(model.perception), Moments(seen)
