@@ -1,8 +1,8 @@
 """A training step on one CPU core: float32, bfloat16, and bfloat16 whose attention is in float32, as stages train.
 
-`python benchmarks/training_precision.py [--rounds N]` prints a table for each of the two parts that take most of a
-training's time: the language model of `opendrivevla-small`, and the vision tower of `autovla-small`. A step is the way
-forwards and back. The three take turns, and the least time of each counts: the machine may be shared.
+`python benchmarks/training_precision.py [--rounds N]` prints a table for two parts that start from nothing: the
+language model of `opendrivevla-small`, and the vision tower of `autovla-small`. A step is the way forwards and back.
+The three take turns, and the least time of each counts: the machine may be shared.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 from opendrivevla_ros.policies.opendrivevla.config import small
 from opendrivevla_ros.training.attention import attend_in_float32
 
-TURNS, POSITIONS = 8, 500  # of a process' share of a step of the stage driving
-MOMENTS = 8  # of a process' share of a step of the stage sight
+TURNS = 8  # of a process, of two, in a step of the stage driving
+POSITIONS = 500  # of each; chosen, for turns are not of one length
+MOMENTS = 8  # of a process, of two, in a step of the stage sight
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,9 @@ def tower() -> Part:
     codebook = lattice()
     network = AutoVlaModel(small_config(build_tokenizer(codebook), codebook))
     config = network.autovla_config
-    width, height = config.image_size
-    patch, channels = config.vision.patch, 3 * config.vision.temporal_patch
-    count = len(config.cameras) * config.frames // config.vision.temporal_patch * (width // patch) * (height // patch)
-    videos = [torch.randn(count, channels * patch * patch) for _ in range(MOMENTS)]
+    vision = config.vision
+    count = len(config.cameras) * config.video_tokens * vision.merge**2
+    videos = [torch.randn(count, 3 * vision.temporal_patch * vision.patch**2) for _ in range(MOMENTS)]
 
     def answer() -> Tensor:
         patches = network.seen(videos).patches

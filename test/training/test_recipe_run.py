@@ -145,6 +145,14 @@ def test_the_checkpoint_plans_what_the_world_shows_it(run: RecipeRun):
     assert policy.info.trained
 
 
+def test_perception_learns_from_all_the_drives_that_it_reads(run: RecipeRun):
+    for name, kinds, frames in (("perception", (TRAIN,), 2), ("sequences", (TRAIN, "expert_drives"), 3)):
+        state = load_state(run.folder / name)
+        assert state is not None
+        clips = sum(length // frames for kind in kinds for length in run.drives(kind).lengths)
+        assert state.settings["samples"] == clips
+
+
 def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
     (run.folder / TIMES_FILE).write_text("planning,5400.0\n")
     text = (run.export() / "README.md").read_text()
@@ -183,7 +191,8 @@ def test_recorded_drives_are_learned_from_without_anybody_driving():
     recipe = TINY.of_recorded_drives()
     names = [step.name for step in recipe.steps]
     assert names == ["perception", "sequences", "ego", "schooling", "alignment", "interaction", "planning"]
-    assert all(step.reads == (TRAIN,) for step in recipe.steps if isinstance(step, EgoStep | LanguageStep))
+    read = [step.reads for step in recipe.steps if isinstance(step, PerceptionStep | EgoStep | LanguageStep)]
+    assert read == [(TRAIN,)] * 6
 
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):

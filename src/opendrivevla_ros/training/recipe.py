@@ -186,7 +186,7 @@ HARD = (  # families where most failed with the first drives
     "crossing_pedestrian",
     "occluded_pedestrian",
 )
-LATE = (  # and with those after them, most of them by braking late
+LATE = (  # and with those after them
     "bend",
     "junction_left",
     "junction_right",

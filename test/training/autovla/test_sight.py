@@ -122,6 +122,19 @@ def test_a_handful_of_moments_is_learned_by_the_tower_and_by_what_reads_it(momen
     assert any(name.startswith("sight.query.look.") for name in changed)
 
 
+def test_the_tower_learns_in_bfloat16_and_all_else_in_float32(moments: SeenMoments, attended: list[torch.dtype]):
+    model = tiny_model(sight_width=WIDTH)
+    types: list[torch.dtype] = []
+    model.model.visual.blocks[-1].register_forward_hook(lambda _part, _given, found: types.append(found.dtype))
+    for part in (sight_of(model).mix, sight_of(model).query.look):
+        part.register_forward_hook(lambda _part, _given, found: types.append(torch.as_tensor(found).dtype))
+    losses = SightTraining(model)([moments[0]])
+    assert types[0] == torch.bfloat16
+    assert set(types[1:]) == {torch.float32}
+    assert set(attended) == {torch.float32}
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
 def test_a_model_without_sight_is_refused():
     with pytest.raises(TrainingError, match="no part that reads the ground; set sight_width in its configuration"):
         SightTraining(tiny_model())
