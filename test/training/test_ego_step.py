@@ -11,11 +11,12 @@ from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.network import PerceptionNetwork
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small_perception
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
-from opendrivevla_ros.training.ego_step import EgoPolicy, EgoTraining, proposal_scales, query_of, with_ego_tokens
+from opendrivevla_ros.training.ego_driver import EgoDriver, EgoPolicy
+from opendrivevla_ros.training.ego_step import EgoTraining, proposal_scales, query_of, with_ego_tokens
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.own_drives import draw_own_drives
-from opendrivevla_ros.training.seen_tokens import see
+from opendrivevla_ros.training.seen_tokens import load_tokens, see, see_drives
 from opendrivevla_ros.training.world_drives import eyes_of, stretches
 from opendrivevla_ros.world.seeds import Split
 
@@ -97,15 +98,27 @@ def test_a_perception_without_the_query_is_refused():
         EgoTraining(PerceptionNetwork(replace(PERCEPTION, ego_layers=0)))
 
 
-def test_its_drives_are_drawn_from_its_weights(tmp_path: Path):
-    torch.save(EgoTraining(network()).state_dict(), weights := tmp_path / "weights.pt")
-    folder = tmp_path / "own"
-    size = PERCEPTION.image_size
-    shares = draw_own_drives(folder, weights, [4], image_size=size, processes=1)
-    assert list(shares) == [0.0, 1.0]
-    (name,), (length,) = DriveStore(folder).names, DriveStore(folder).lengths
-    assert name.startswith("own000004")
-    assert length > 1
+def test_what_it_saw_at_the_wheel_need_not_be_looked_at_again(tmp_path: Path):
+    perception = network()
+    torch.save(EgoTraining(perception).state_dict(), weights := tmp_path / "weights.pt")
+    folder, tokens = tmp_path / "own", tmp_path / "tokens"
+    driver = EgoDriver(weights, CONFIG, tokens)
+    assert list(draw_own_drives(folder, driver, [4], image_size=PERCEPTION.image_size, processes=1)) == [0.0, 1.0]
+    store, kept = DriveStore(folder), load_tokens(tokens)
+    assert store.names[0].startswith("own000004")
+    assert len(kept) == store.lengths[0] > 1
+    assert list(see_drives(store, tokens, CONFIG, perception.state_dict(), processes=1)) == [1.0]
+    with torch.no_grad():
+        looked = see(perception, CONFIG, store.read(0))
+    for one, other in zip(kept, looked, strict=True):
+        assert one.tasks == other.tasks
+        assert one.features.scene is not None
+        assert other.features.scene is not None
+        assert one.ahead is not None
+        assert other.ahead is not None
+        for mine, its in ((one.features.scene, other.features.scene), (one.ahead, other.ahead)):
+            # what is stored went through JPEG, what it saw did not
+            assert (mine.float() - its.float()).abs().mean() < 0.1 * its.float().std()
 
 
 def test_at_the_wheel_it_forgets_the_drive_before(stretch: list[StoredSample]):

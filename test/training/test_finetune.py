@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_disk import files_limited_to
 from training.finetune_inputs import (
     cut_bag,
     recording,
@@ -16,7 +17,6 @@ from training.finetune_inputs import (
     write_checkpoint,
     write_perception_alone,
 )
-from training.test_loop import files_limited_to
 
 from opendrivevla_ros.core.geometry import planar_transform
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
@@ -274,7 +274,9 @@ def test_a_full_disk_leaves_no_half_drive_and_no_half_checkpoint(
     shutil.copytree(done.training_folder, copy.training_folder)
     with (
         files_limited_to(5000),
-        pytest.raises(TrainingError, match=r"checkpoint cannot be written .*File too large.*free disk space and run"),
+        pytest.raises(
+            CheckpointError, match=r"checkpoint cannot be written .*File too large.*free disk space and run"
+        ),
     ):
         copy.export()
     assert not copy.is_done

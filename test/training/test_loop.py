@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import files_limited_to
 from perception.test_network import CONFIG, frame
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -28,17 +27,6 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import train, use_gradient_checkpointing, warm_cosine
 from opendrivevla_ros.training.metrics import EVENTS_FOLDER, read_metrics
 from opendrivevla_ros.training.run_state import STATE_FILE, load_state
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def run_until_killed(folder: Path) -> None:
@@ -154,7 +142,7 @@ def test_a_disk_that_fills_while_saving_keeps_the_last_state_whole(tmp_path: Pat
     with (
         files_limited_to(resource.RLIM_INFINITY),
         pytest.raises(
-            TrainingError, match=r"after step 10 cannot be written .*File too large.*last saved state is whole"
+            TrainingError, match=r"after step 10 cannot be written .*File too large.*the last saved one is whole"
         ),
     ):
         train(model, tiny_run.TinySamples(), torch.stack, groups, SETTINGS, tmp_path)

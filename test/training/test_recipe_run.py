@@ -16,7 +16,8 @@ from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import load_config
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training import recipe_run
-from opendrivevla_ros.training.ego_step import load_ego_training, query_of, with_ego_tokens
+from opendrivevla_ros.training.ego_driver import load_ego_training
+from opendrivevla_ros.training.ego_step import query_of, with_ego_tokens
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
@@ -193,6 +194,9 @@ def test_recorded_drives_are_learned_from_without_anybody_driving():
     assert names == ["perception", "sequences", "ego", "schooling", "alignment", "interaction", "planning"]
     read = [step.reads for step in recipe.steps if isinstance(step, PerceptionStep | EgoStep | LanguageStep)]
     assert read == [(TRAIN,)] * 6
+    # there, what is learned to be sent and again after that would be learned twice from the same
+    small = [step.name for step in SMALL.of_recorded_drives().steps]
+    assert [name for name in small if name.startswith("ego")] == ["ego"]
 
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):

@@ -43,9 +43,10 @@ class DriveStore:
         self.names = sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
         self.lengths = [int(name.rsplit("-", 1)[1]) for name in self.names]
 
-    def write(self, name: str, samples: Sequence[StoredSample]) -> None:
-        """Adds a stretch, whole or not at all. Raises DatasetError where it cannot be written."""
-        path = self.folder / f"{name}-{len(samples)}{SUFFIX}"
+    def write(self, name: str, samples: Sequence[StoredSample]) -> str:
+        """Adds a stretch, whole or not at all; returns its name in `names`. Raises DatasetError if it cannot."""
+        stored_name = f"{name}-{len(samples)}"
+        path = self.folder / f"{stored_name}{SUFFIX}"
         temporary = path.with_suffix(".tmp")
         try:
             temporary.write_bytes(pickle.dumps([_packed(stored) for stored in samples], protocol=5))
@@ -55,6 +56,7 @@ class DriveStore:
             raise DatasetError(
                 f"the drive {name} cannot be written to {self.folder} ({error.strerror or error}); free disk space"
             ) from error
+        return stored_name
 
     def read(
         self, index: int, start: int = 0, stop: int | None = None, *, cameras: Collection[str] | None = None

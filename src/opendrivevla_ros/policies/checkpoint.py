@@ -7,7 +7,8 @@ with a CheckpointError. Weights are safetensors only, which hold no code.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,40 @@ SAFETENSORS_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write a checkpoint in, which takes the place of `folder` at the end.
+
+    Whatever happens before that, what is in `folder` stays, and nothing of the new one is left. Raises CheckpointError
+    where the disk is full.
+    """
+    folder = folder.resolve()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoint cannot be written to {folder} ({error.strerror or error}); free disk space and run the"
+            " same command again"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer's files. Raises OSError where they cannot be written."""
+    try:
+        tokenizer.save_pretrained(str(folder))
+    except OSError:
+        raise
+    except Exception as error:  # what writes tokenizer.json has no type of its own for that
+        raise OSError(str(error)) from error
 
 
 def require(folder: Path, *names: str) -> None:
@@ -194,8 +229,7 @@ def write_weights(
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    partial = folder / (WEIGHTS + ".partial")
-    with partial.open("wb") as file:
+    with (folder / WEIGHTS).open("wb") as file:
         for chunk in (len(text).to_bytes(8, "little"), text):
             file.write(chunk)
             digest.update(chunk)
@@ -207,7 +241,6 @@ def write_weights(
             file.write(data)
             digest.update(data)
             on_written(len(data))
-    partial.rename(folder / WEIGHTS)
     (folder / CHECKSUM).write_text(f"{digest.hexdigest()}  {WEIGHTS}\n")
     return digest.hexdigest()
 

@@ -91,11 +91,14 @@ class EgoStatePolicy(WordlessPolicy):
 
 
 def save_ego_state(network: EgoStateNetwork, config: EgoStateConfig, folder: Path, *, card: str) -> str:
-    """Writes config.json, weights with checksum, and the card; returns the weights' SHA-256."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_config(POLICY, config, folder / checkpoint.CONFIG)
-    (folder / checkpoint.CARD).write_text(card)
-    return checkpoint.save_weights(folder, network)
+    """Writes config.json, weights with checksum, and the card; returns the weights' SHA-256.
+
+    Raises CheckpointError for a full disk.
+    """
+    with checkpoint.written_whole(folder) as partial:
+        checkpoint.save_config(POLICY, config, partial / checkpoint.CONFIG)
+        (partial / checkpoint.CARD).write_text(card)
+        return checkpoint.save_weights(partial, network)
 
 
 def load_ego_state(folder: Path) -> EgoStatePolicy:

@@ -6,23 +6,14 @@ drives by perception and this query alone meets the mistakes of what it sees (DA
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opendrivevla_ros.core.geometry import Array
-from opendrivevla_ros.core.observation import Observation
-from opendrivevla_ros.core.policy import PolicyInfo
 from opendrivevla_ros.core.trajectory import WAYPOINTS
 from opendrivevla_ros.language.model import Features
-from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.perception.ego_query import EgoAnswer, EgoQuery, EgoView
 from opendrivevla_ros.perception.network import PerceptionNetwork
-from opendrivevla_ros.policies.baselines import WordlessPolicy
-from opendrivevla_ros.policies.opendrivevla.frames import lidar_path_to_base
-from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.language_samples import SpokenSample
 from opendrivevla_ros.training.moments import Moment
@@ -113,41 +104,6 @@ def scales(answers: Iterable[tuple[EgoAnswer, Sequence[Tensor]]]) -> tuple[tuple
         expected += answer.errors.cpu().sum(0)
     ratios = (off / expected).clamp(min=LEAST_SCALE)
     return tuple(tuple(round(ratio, 3) for ratio in pair) for pair in ratios.tolist())
-
-
-class EgoPolicy(WordlessPolicy):
-    """Perception and the ego's query at the wheel, without words."""
-
-    info = PolicyInfo(model_id="ego", weights_hash="", trained=True, image_size=(1, 1))
-    explanation = "This is a perception that plans without words."
-
-    def __init__(self, training: EgoTraining) -> None:
-        super().__init__()
-        self._training = training.eval()
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets what was seen."""
-        self._origin: Array | None = None
-        self._training.perception.reset()
-
-    @torch.inference_mode()
-    def waypoints(self, observation: Observation) -> tuple[Array, Array | None]:
-        """What the ego's query proposes."""
-        network = self._training.perception
-        if self._origin is None:
-            self._origin = scene_origin(observation)
-        output = network(perception_frame(observation, network.config, self._origin))
-        assert output.proposal is not None
-        path = output.proposal.path.double().numpy()
-        return lidar_path_to_base(path, np.asarray(observation.rig.lidar_to_base)), None
-
-
-def load_ego_training(weights: Path, config: PerceptionConfig) -> EgoTraining:
-    """What the step has left in a weights file."""
-    training = EgoTraining(PerceptionNetwork(config))
-    training.load_state_dict(torch.load(weights, weights_only=True))
-    return training
 
 
 def _view_of(sample: SpokenSample) -> EgoView:

@@ -6,7 +6,6 @@ Bags have no labels, so the words of the plan are all that is learned from. The 
 
 import json
 import operator
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
-from opendrivevla_ros.policies.checkpoint import WEIGHTS, copy_files, verified_hash
+from opendrivevla_ros.policies.checkpoint import WEIGHTS, copy_files, verified_hash, written_whole
 from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.policies.opendrivevla.config import POLICY, OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.import_published import TOKENIZER_FILES
@@ -110,7 +109,7 @@ class FineTuning:
     def export(self) -> Path:
         """Writes what was learned as a checkpoint folder, in the number types of the one before; whole or not at all.
 
-        Raises TrainingError where the training is not at its end, and for a full disk.
+        Raises TrainingError where the training is not at its end, and CheckpointError for a full disk.
         """
         state = load_state(self.training_folder)
         if state is None or state.step < self.loop.steps:
@@ -119,19 +118,10 @@ class FineTuning:
         source_id = model.config.model_id
         model.load_state_dict({name.removeprefix("model."): value for name, value in state.model.items()})
         model.config = replace(model.config, model_id=source_id.removesuffix(SUFFIX) + SUFFIX)
-        partial = self.result.with_suffix(".partial")
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            save_model(model, partial, card=self._card(model.config.model_id, source_id, source_hash, state.settings))
+        card = self._card(model.config.model_id, source_id, source_hash, state.settings)
+        with written_whole(self.result) as partial:
+            save_model(model, partial, card=card)
             copy_files(self.checkpoint, partial, TOKENIZER_FILES)
-            shutil.rmtree(self.result, ignore_errors=True)
-            partial.rename(self.result)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise TrainingError(
-                f"the checkpoint cannot be written to {self.result} ({error.strerror or error}); free disk space and"
-                " run the same command again"
-            ) from error
         return self.result
 
     def _begin(self, recordings: Sequence[Recording]) -> dict[str, Any]:

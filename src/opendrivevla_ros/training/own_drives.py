@@ -4,11 +4,13 @@ DAgger (arXiv 1011.0686): a policy that learned from the expert's drives alone n
 mistakes. Every instant at which it plans becomes a sample, whose future is what the expert would do from there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -16,9 +18,7 @@ from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
-from opendrivevla_ros.policies.opendrivevla.config import small_perception
 from opendrivevla_ros.policies.registry import load_policy
-from opendrivevla_ros.training.ego_step import EgoPolicy, load_ego_training
 from opendrivevla_ros.training.world_drives import MAP_REACH, eyes_of, scenario_of, words_of
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.outcome import drive
@@ -31,9 +31,35 @@ NAME = "own"
 EXPERT_SAMPLES = 20  # of a drive of the expert's, from its start
 
 
+class Driver(Hashable, Protocol):
+    """Who drives, in processes of their own, into which it is pickled."""
+
+    def policy(self) -> DrivingPolicy:
+        """What takes the wheel. Raises TrainingError and CheckpointError."""
+
+    def keep(self, policy: DrivingPolicy, found: Sequence[StoredSample], name: str) -> None:
+        """Keeps what `policy` saw at the samples of the drive of that name, which is stored, if it is wanted again."""
+
+
+@dataclass(frozen=True)
+class CheckpointDriver:
+    """The policy of a checkpoint folder. Nothing of what it saw is kept."""
+
+    folder: Path
+
+    def policy(self) -> DrivingPolicy:
+        """The policy, on one core."""
+        policy = load_policy(self.folder, samples=0)
+        torch.set_num_threads(1)
+        return policy
+
+    def keep(self, policy: DrivingPolicy, found: Sequence[StoredSample], name: str) -> None:
+        """Nothing."""
+
+
 def draw_own_drives(
     folder: Path,
-    driver: Path | None,
+    driver: Driver | None,
     numbers: Sequence[int],
     *,
     image_size: tuple[int, int] | None,
@@ -41,9 +67,8 @@ def draw_own_drives(
 ) -> Iterator[float]:
     """Has a driver drive the training scenarios of these numbers (`world_drives.scenario_of`), into a store.
 
-    driver: a policy's checkpoint folder, or the weights file of an ego's step; None for the expert. image_size: None
-    for drives without pictures, which take a fraction of the time. Yields the share that is done; drives that are
-    there are kept.
+    driver: None for the expert. image_size: None for drives without pictures, which take a fraction of the time.
+    Yields the share that is done; drives that are there are kept.
     """
     done = {name.split("-")[0] for name in DriveStore(folder).names}
     wanted = [number for number in numbers if f"{NAME}{number:06d}" not in done]
@@ -88,16 +113,16 @@ def _recording(sampler: WorldSampler, found: list[StoredSample]) -> Callable[[Wo
     return observe
 
 
-def _draw(folder: Path, driver: Path | None, number: int, image_size: tuple[int, int] | None) -> None:
+@torch.inference_mode()
+def _draw(folder: Path, driver: Driver | None, number: int, image_size: tuple[int, int] | None) -> None:
     eyes = eyes_of(image_size)
-    found = expert_drive(number, eyes) if driver is None else own_drive(number, _policy(driver), eyes)
-    DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
+    policy = None if driver is None else _policy(driver)
+    found = expert_drive(number, eyes) if policy is None else own_drive(number, policy, eyes)
+    name = DriveStore(folder).write(f"{NAME}{number:06d}-0", found)
+    if driver is not None and policy is not None:
+        driver.keep(policy, found, name)
 
 
 @cache
-def _policy(driver: Path) -> DrivingPolicy:
-    if driver.is_file():
-        return EgoPolicy(load_ego_training(driver, small_perception()))
-    policy = load_policy(driver, samples=0)
-    torch.set_num_threads(1)
-    return policy
+def _policy(driver: Driver) -> DrivingPolicy:
+    return driver.policy()

@@ -75,8 +75,9 @@ TrainingStep = PerceptionStep | EgoStep | LanguageStep | PlanningStep
 class OwnDrivesStep:
     """Somebody drives those training scenarios `first` to `first + scenarios` that are of `families`.
 
-    driver: name of the ego's step that it learned in; EXPERT for the expert, whom nobody disturbs, as in the drives in
-    which open loop is measured; None for the policy as it is by now. Nothing learns.
+    driver: name of the step in which it learned to propose paths, by which alone it drives; EXPERT for the expert,
+    whom nobody disturbs, as in the drives in which open loop is measured; None for the policy as it is by now. Nothing
+    learns.
     """
 
     name: str
@@ -138,8 +139,15 @@ class StepRecipe(Generic[TrainsT]):
         return replace(self, steps=tuple(_unread(step, names) for step in self.steps if step not in left_out))
 
     def of_recorded_drives(self: RecipeT) -> RecipeT:
-        """The recipe for drives that somebody recorded: there, nobody can be sent to drive."""
-        return self.without([step.name for step in self.steps if isinstance(step, OwnDrivesStep)])
+        """The recipe for drives that somebody recorded: there, nobody can be sent to drive.
+
+        Who would have been sent, and then learns again, learns but once.
+        """
+        driven = [step for step in self.steps if isinstance(step, OwnDrivesStep)]
+        sent = {step.driver for step in driven}
+        last = {type(step): step.name for step in self.steps}  # of each kind
+        again = [step.name for step in self.steps if step.name in sent and step.name != last[type(step)]]
+        return self.without([*(step.name for step in driven), *again])
 
     def training_step(self, name: str) -> TrainsT:
         """The step of that name, which trains. Raises TrainingError."""

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
 
 from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer, load_tokenizer
+from opendrivevla_ros.policies.checkpoint import save_tokenizer, written_whole
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig, small
 from opendrivevla_ros.policies.opendrivevla.model import OpenDriveVlaModel, save_model
 from opendrivevla_ros.training.card import StepFigures, card
 from opendrivevla_ros.training.corpus import world_corpus
+from opendrivevla_ros.training.ego_driver import EgoDriver
 from opendrivevla_ros.training.ego_step import EgoTraining, proposal_scales, query_of, with_ego_tokens
 from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
 from opendrivevla_ros.training.frame_labels import Clips
@@ -28,7 +30,7 @@ from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.metrics import first_and_last, read_metrics
 from opendrivevla_ros.training.moments import Moments
 from opendrivevla_ros.training.muon import by_muon
-from opendrivevla_ros.training.own_drives import draw_own_drives
+from opendrivevla_ros.training.own_drives import CheckpointDriver, Driver, draw_own_drives
 from opendrivevla_ros.training.perception_step import PerceptionTraining
 from opendrivevla_ros.training.recipe import (
     EXPERT,
@@ -45,7 +47,7 @@ from opendrivevla_ros.training.recipe import (
 )
 from opendrivevla_ros.training.seen_tokens import load_tokens, see_drives
 from opendrivevla_ros.training.stages import prepare, stage
-from opendrivevla_ros.training.step_run import WEIGHTS, StepRun
+from opendrivevla_ros.training.step_run import WEIGHTS, StepRun, take_weights
 from opendrivevla_ros.training.times import read_times
 
 
@@ -82,14 +84,16 @@ class RecipeRun(StepRun[Recipe]):
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
         """Has the driver of a step drive; yields the share that is done."""
-        driver: Path | None = None
+        driver: Driver | None = None
         if step.driver is None:
-            driver = self.save_checkpoint(
-                self.weights_before(step), self.folder / step.name, card=f"for {step.name}\n"
+            folder = self.folder / step.name
+            driver = CheckpointDriver(
+                self.save_checkpoint(self.weights_before(step), folder, card=f"for {step.name}\n")
             )
         elif step.driver != EXPERT:
             self.weights_after(self.recipe.training_step(step.driver))
-            driver = self.folder / step.driver / WEIGHTS
+            weights = self.folder / step.driver / WEIGHTS
+            driver = EgoDriver(weights, self.config(), self._features(step.name, truth=False))
         yield from draw_own_drives(
             self.folder / "drives" / step.name,
             driver,
@@ -121,7 +125,7 @@ class RecipeRun(StepRun[Recipe]):
         start_from_nothing(model.perception)
         training, samples = self._training(step, model)
         groups = self._groups(step, model, training)
-        training.load_state_dict(_common(self.weights_before(step), training.state_dict()))
+        take_weights(training, _common(self.weights_before(step), training.state_dict()), self.folder)
         if isinstance(step, PerceptionStep) and step.fixed_norms:
             fix_norms(model.perception)
         folder = self.folder / step.name
@@ -157,18 +161,23 @@ class RecipeRun(StepRun[Recipe]):
     def _proposal_scales(self, weights: dict[str, Tensor]) -> tuple[tuple[float, ...], ...]:
         """See `ego_step.proposal_scales`, of the held-out drives."""
         model = OpenDriveVlaModel(self.config())
-        model.load_state_dict(_common(weights, model.state_dict()))
+        take_weights(model, _common(weights, model.state_dict()), self.folder)
         seen = load_tokens(self._features(HELD_OUT, truth=False))
         return proposal_scales(seen, query_of(model.perception))
 
     def save_checkpoint(
         self, weights: dict[str, Tensor], folder: Path, *, card: str, config: OpenDriveVlaConfig | None = None
     ) -> Path:
-        """Writes a model of these weights, and of this configuration if not the run's, with the tokenizer."""
+        """Writes a model of these weights, and of this configuration if not the run's, with the tokenizer.
+
+        Raises CheckpointError for a full disk.
+        """
         model = OpenDriveVlaModel(config or self.config())
-        model.load_state_dict(_common(weights, model.state_dict()))
-        save_model(model.bfloat16(), folder, card=card)
-        self.tokenizer().save_pretrained(str(folder))
+        take_weights(model, _common(weights, model.state_dict()), self.folder)
+        tokenizer = self.tokenizer()
+        with written_whole(folder) as partial:
+            save_model(model.bfloat16(), partial, card=card)
+            save_tokenizer(tokenizer, partial)
         return folder
 
     def _figures(self, step: TrainingStep) -> StepFigures:
@@ -188,7 +197,7 @@ class RecipeRun(StepRun[Recipe]):
         if isinstance(step, EgoStep):
             return EgoTraining(model.perception), Moments(seen)
         if not step.truth:
-            model.load_state_dict(_common(self.weights_before(step), model.state_dict()))
+            take_weights(model, _common(self.weights_before(step), model.state_dict()), self.folder)
             seen = with_ego_tokens(seen, query_of(model.perception))
         assert model.language is not None
         training = LessonTraining(

@@ -1,9 +1,6 @@
 """The state of a run on disk: written whole or not at all, and everything that the next step depends on."""
 
-import os
-import pickle
 import random
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import numpy as np
 import torch
 
 from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.whole_files import load_tensors, reading, save_tensors
 
 STATE_FILE = "run_state.pt"
 
@@ -60,23 +58,7 @@ def save_state(folder: Path, state: RunState) -> None:
 
     Raises TrainingError where it cannot be written.
     """
-    path = folder / STATE_FILE
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(vars(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(folder)
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        kept = "the last saved state is whole" if path.exists() else "nothing was saved before"
-        raise TrainingError(
-            f"the state after step {state.step} cannot be written to {path} ({_reason(error)}); {kept};"
-            " free disk space and start the same run again"
-        ) from error
+    save_tensors(vars(state), folder / STATE_FILE, f"the state after step {state.step}")
 
 
 def load_state(folder: Path) -> RunState | None:
@@ -84,10 +66,10 @@ def load_state(folder: Path) -> RunState | None:
     path = folder / STATE_FILE
     if not path.exists():
         return None
-    try:
-        return RunState(**torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path} is no whole state of a run; delete it to start anew") from error
+    what, remedy = "state of a run", "delete it to start anew"
+    content = load_tensors(path, what, remedy)
+    with reading(path, what, remedy):
+        return RunState(**content)
 
 
 def check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
@@ -98,22 +80,3 @@ def check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path) 
                 f"the run in {folder} has {name} {found.get(name)}, not {value};"
                 " set it back to go on, or choose another folder"
             )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: BaseException) -> str:
-    """The operating system's words; torch hides them behind its own when a write fails inside `torch.save`."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return os.strerror(cause.errno) if cause.errno else str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return str(error).splitlines()[0]

@@ -1,7 +1,7 @@
 """What the language stages read of stored drives, kept on disk: what a trained perception sees, or the truth.
 
-A file has one long tensor of each type, and in its header what is said and where in them each number of it stands:
-as thousands of tensors, they took four times as long to read.
+A file has the samples of a stretch: one long tensor of each type, and in its header what is said and where in them
+each number of it stands. As thousands of tensors, they took four times as long to read.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,16 +22,17 @@ from torch import Tensor
 
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.language.model import Features
-from opendrivevla_ros.perception.network import PerceptionNetwork
+from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.network import PerceptionNetwork, PerceptionOutput
 from opendrivevla_ros.policies.opendrivevla.config import OpenDriveVlaConfig
 from opendrivevla_ros.policies.opendrivevla.perception_input import perception_frame, scene_origin
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
+from opendrivevla_ros.training.whole_files import reading, save_tensors, writing
 
 SUFFIX = ".safetensors"
-PART = 24  # stretches of one file
 Place = list[Any] | None  # of a tensor: its type, where it begins in the long one, its shape; None for no tensor
 
 
@@ -45,24 +47,27 @@ def see_drives(
     """Writes the tokens of all stretches, seen as on a vehicle: tracks live and die by their scores.
 
     weights: of the perception; None for the truth (`language_samples.true_features`) in place of tokens. Yields the
-    share that is done; parts that are there are kept.
+    share that is done; stretches that are there are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights_file = None
     if weights is not None:
-        torch.save(dict(weights), weights_file := folder / "perception.weights")
-    starts = range(0, len(store.names), PART)
-    left = [start for start in starts if not _file(folder, store, start).exists()]
-    yield 1 - len(left) / max(len(starts), 1)
+        save_tensors(dict(weights), weights_file := folder / "perception.weights", "what perception learned")
+    left = [index for index, name in enumerate(store.names) if not _file(folder, name).exists()]
+    count = max(len(store.names), 1)
+    yield 1 - len(left) / count
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_see, store.folder, start, folder, config, weights_file) for start in left]
-        for count, job in enumerate(jobs, start=1):
+        jobs = [pool.submit(_see, store.folder, index, folder, config, weights_file) for index in left]
+        for done, job in enumerate(jobs, start=1):
             job.result()
-            yield 1 - (len(left) - count) / len(starts)
+            yield 1 - (len(left) - done) / count
 
 
 def load_tokens(folder: Path) -> list[SpokenSample]:
-    """All samples of a folder, in order; features are in half precision. Raises TrainingError where there are none."""
+    """All samples of a folder, in order; features are in half precision.
+
+    Raises TrainingError where there are none, and for a broken file.
+    """
     parts = sorted(folder.glob(f"*{SUFFIX}"))
     if not parts:
         raise TrainingError(f"{folder} holds no drives that were seen; look at them first")
@@ -73,31 +78,42 @@ def see(network: PerceptionNetwork, config: OpenDriveVlaConfig, stretch: Sequenc
     """The samples of a stretch, with the tokens that the network gives, frame after frame."""
     origin = scene_origin(stretch[0].sample.observation)
     network.reset()
-    found = []
-    for stored in stretch:
-        output = network(perception_frame(stored.sample.observation, network.config, origin))
-        features = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
-        ahead = None if output.ahead is None else output.ahead.half()
-        found.append(replace(spoken(stored, features, config), ahead=ahead))
-    return found
+    return [
+        seen_sample(stored, network(perception_frame(stored.sample.observation, network.config, origin)), config)
+        for stored in stretch
+    ]
+
+
+def seen_sample(stored: StoredSample, output: PerceptionOutput, config: OpenDriveVlaConfig) -> SpokenSample:
+    """A sample with the tokens that perception gave for it."""
+    features = Features(output.scene_tokens, output.agent_tokens, output.map_tokens)
+    ahead = None if output.ahead is None else output.ahead.half()
+    return replace(spoken(stored, features, config), ahead=ahead)
 
 
 @torch.inference_mode()
-def _see(drives: Path, start: int, folder: Path, config: OpenDriveVlaConfig, weights_file: Path | None) -> None:
+def _see(drives: Path, index: int, folder: Path, config: OpenDriveVlaConfig, weights_file: Path | None) -> None:
     store = DriveStore(drives)
-    indices = range(start, min(start + PART, len(store.names)))
     if weights_file is None:
-        stretches = (store.read(index, cameras=()) for index in indices)
-        samples = [spoken(one, true_features(one, config.perception), config) for some in stretches for one in some]
+        stretch = store.read(index, cameras=())
+        samples = [spoken(one, true_features(one, config.perception), config) for one in stretch]
     else:
-        network = PerceptionNetwork(config.perception)
-        network.load_state_dict(torch.load(weights_file, weights_only=True))
-        network.eval()
-        samples = [one for index in indices for one in see(network, config, store.read(index))]
-    _save(samples, _file(folder, store, start))
+        samples = see(_network(config.perception, weights_file), config, store.read(index))
+    save_tokens(samples, folder, store.names[index])
 
 
-def _save(samples: Sequence[SpokenSample], path: Path) -> None:
+@cache
+def _network(config: PerceptionConfig, weights_file: Path) -> PerceptionNetwork:
+    network = PerceptionNetwork(config)
+    network.load_state_dict(torch.load(weights_file, weights_only=True))
+    return network.eval()
+
+
+def save_tokens(samples: Sequence[SpokenSample], folder: Path, name: str) -> None:
+    """Writes the samples of the stretch of that name; features in half precision.
+
+    Raises TrainingError where they cannot be written.
+    """
     pieces: dict[str, list[Tensor]] = defaultdict(list)
     lengths: Counter[str] = Counter()
 
@@ -121,14 +137,14 @@ def _save(samples: Sequence[SpokenSample], path: Path) -> None:
         }
         for one in samples
     ]
-    temporary = path.with_suffix(".tmp")
     long = {kind: torch.cat(some) for kind, some in pieces.items()}
-    save_file(long, temporary, metadata={"samples": json.dumps(rows)})
-    temporary.replace(path)
+    with writing(_file(folder, name), "what was seen") as temporary:
+        save_file(long, temporary, metadata={"samples": json.dumps(rows)})
 
 
 def _load(path: Path) -> Iterator[SpokenSample]:
-    with safe_open(path, framework="pt") as file:
+    remedy = "delete it and run the same command again, which looks at those drives anew"
+    with reading(path, "file of what was seen", remedy), safe_open(path, framework="pt") as file:
         long = {kind: file.get_tensor(kind) for kind in file.keys()}  # noqa: SIM118
         rows = json.loads(file.metadata()["samples"])
 
@@ -145,5 +161,5 @@ def _load(path: Path) -> Iterator[SpokenSample]:
         yield SpokenSample(row["scene"], features, tasks, row["departure"], plan, kept(row["ahead"]))
 
 
-def _file(folder: Path, store: DriveStore, start: int) -> Path:
-    return folder / f"{store.names[start]}{SUFFIX}"
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}{SUFFIX}"

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic
 
-import torch
 from torch import Tensor, nn
 
 from opendrivevla_ros.datasets.drive_store import DriveStore
@@ -13,6 +12,7 @@ from opendrivevla_ros.datasets.nuscenes_scenes import NuScenesScenes
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.recipe import TRAIN, OwnDrivesStep, RecipeT
 from opendrivevla_ros.training.scene_drives import store_scenes
+from opendrivevla_ros.training.whole_files import load_tensors, save_tensors
 from opendrivevla_ros.training.world_drives import draw_drives
 from opendrivevla_ros.world.seeds import Split
 
@@ -52,14 +52,29 @@ class StepRun(Generic[RecipeT]):
         return (self.folder / step.name / WEIGHTS).is_file()
 
     def weights_after(self, step: Any) -> dict[str, Tensor]:
-        """What a step that trains has left. Raises TrainingError where it is not done."""
+        """What a step that trains has left. Raises TrainingError where it is not done, and for a broken file."""
         if not self.is_done(step):
             raise TrainingError(f"the stage {step.name} is not done in {self.folder}; run it first")
-        weights: dict[str, Tensor] = torch.load(self.folder / step.name / WEIGHTS, weights_only=True)
-        return weights
+        return load_weights(self.folder / step.name / WEIGHTS)
 
     def _leave_weights(self, step: Any, module: nn.Module) -> None:
-        """Writes them whole or not at all, which ends the step."""
-        temporary = self.folder / step.name / f"{WEIGHTS}.tmp"
-        torch.save(module.state_dict(), temporary)
-        temporary.replace(self.folder / step.name / WEIGHTS)
+        """Writes them, which ends the step. Raises TrainingError where they cannot be written."""
+        save_tensors(module.state_dict(), self.folder / step.name / WEIGHTS, f"what {step.name} learned")
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """What a step has left in a file, on the CPU. Raises TrainingError for a broken file."""
+    weights: dict[str, Tensor] = load_tensors(path, "file of weights", "delete it to train that stage anew")
+    return weights
+
+
+def take_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Gives a module all its weights; source: where they are from. Raises TrainingError for those of another model."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        difference = str(error).splitlines()[1].strip()
+        raise TrainingError(
+            f"{source} holds weights of another model ({difference}); choose another folder, or delete it to train"
+            " anew"
+        ) from error

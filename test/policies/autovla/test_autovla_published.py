@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_disk import files_limited_to
 from policies.autovla.published import published_state
 from policies.autovla.tiny import tiny_codebook, tiny_config, tiny_model, tiny_tokenizer
 from policies.observations import make_observation
@@ -149,6 +150,15 @@ def test_a_codebook_of_another_size_is_refused(parts: dict[str, Path], tmp_path:
 def test_a_codebook_that_holds_code_is_not_read(parts: dict[str, Path], tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([print], dtype=object), allow_pickle=True)
     refused({**parts, "codebook": tmp_path / "objects.npy"}, tmp_path / "own", "cannot read the action codebook")
+
+
+def test_a_disk_that_fills_leaves_nothing_of_an_import(parts: dict[str, Path], tmp_path: Path) -> None:
+    convert(parts, tmp_path / "whole")
+    size = (tmp_path / "whole" / "model.safetensors").stat().st_size
+    with files_limited_to(size - 1):
+        refused(parts, tmp_path / "own", r"cannot be written to .*own \(File too large\); free disk space and run the")
+    assert not list(tmp_path.glob("own*"))
+    convert(parts, tmp_path / "own")
 
 
 def test_a_folder_in_use_is_left_alone(parts: dict[str, Path], tmp_path: Path) -> None:

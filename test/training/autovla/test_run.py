@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from full_disk import files_limited_to
 from policies.autovla.tiny import tiny_model, write_folder
 from training.autovla.drives import drives
 
@@ -21,7 +22,10 @@ from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.language.action_lattice import lattice
 from opendrivevla_ros.policies.autovla.model import load_config
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
+from opendrivevla_ros.policies.checkpoint import verified_hash
+from opendrivevla_ros.policies.errors import CheckpointError
 from opendrivevla_ros.policies.registry import load_policy
+from opendrivevla_ros.training.autovla.proposals import GroundMoments, write_ground
 from opendrivevla_ros.training.autovla.recipe import (
     RECIPES,
     AnswerStep,
@@ -37,6 +41,7 @@ from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
 from opendrivevla_ros.training.recipe import EXPERT, HELD_OUT, TRAIN, OwnDrivesStep
 from opendrivevla_ros.training.run_state import load_state
+from opendrivevla_ros.training.step_run import WEIGHTS
 
 TWO_STEPS = LoopSettings(steps=2, learning_rate=1e-3, batch_size=2, warmup_steps=1)
 GRPO = GrpoSettings(group=2, most_thought=6, rank=0)
@@ -47,6 +52,7 @@ TINY = AutoVlaRecipe(
         OwnDrivesStep(HELD_OUT, first=4, scenarios=1, driver=EXPERT),
         SightStep("sight", TWO_STEPS),
         ProposalStep("proposals", TWO_STEPS),
+        OwnDrivesStep("sight_drives", first=9, scenarios=1, driver="proposals"),
         AnswerStep("answers", TWO_STEPS, asks_points=True, vision=False),
         OwnDrivesStep("own_drives", first=8, scenarios=1),
         ReinforcementStep("reinforcement", TWO_STEPS, GRPO, reads=(TRAIN, "own_drives")),
@@ -118,6 +124,72 @@ def test_only_the_query_learns_in_a_step_of_proposals_and_sight_rests_after_it(r
     kept = {name for name in proposed if torch.equal(proposed[name], answered[name])}
     assert all(name in kept for name in proposed if name.startswith(("sight.", "model.visual.blocks.")))
     assert not any(name in kept for name in proposed if name.startswith("model.visual.merger.mlp."))
+
+
+def test_what_sight_read_at_the_wheel_need_not_be_looked_at_again(run: AutoVlaRun):
+    drives = run.drives("sight_drives")
+    (name,) = drives.names
+    kept = torch.load(run.folder / "ground" / "sight_drives" / f"{name}.pt")
+    assert len(kept["ground"]) == len(kept["plans"]) > 1
+    assert list(run.look("sight_drives", processes=1)) == [1.0]
+    looked = run.folder / "looked"
+    list(write_ground(drives, looked, run.folder / "sight_drives", processes=1))
+    again = torch.load(looked / f"{name}.pt")
+    assert len(again["plans"]) == len(kept["plans"])
+    # what is stored went through JPEG, what it saw did not
+    off = (kept["ground"].float() - again["ground"].float()).abs().mean()
+    assert off < 0.1 * again["ground"].float().std()
+    assert [plan[1].tolist() for plan in kept["plans"]] == [plan[1].tolist() for plan in again["plans"]]
+
+
+def test_a_broken_file_of_a_run_is_told_by_name(run: AutoVlaRun, tmp_path: Path):
+    copy = AutoVlaRun(TINY, tmp_path / "copy", constant)
+    shutil.copytree(run.folder, copy.folder)
+
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    (part,) = (copy.folder / "ground" / HELD_OUT).glob("*.pt")
+    cut(part)
+    with pytest.raises(TrainingError, match=rf"{part} is no whole file of the ground; delete it"):
+        GroundMoments([part.parent])
+    cut(copy.folder / "proposals" / "scales.json")
+    with pytest.raises(
+        TrainingError, match=r"proposals/scales\.json is no whole file of scales; delete .*proposals to"
+    ):
+        copy.config()
+    shutil.copy(run.folder / "proposals" / "scales.json", copy.folder / "proposals")
+    cut(copy.folder / "low_rank" / WEIGHTS)
+    with pytest.raises(TrainingError, match=r"low_rank/weights\.pt is no whole file of weights; delete it to train"):
+        copy.export()
+    torch.save({"other": torch.zeros(1)}, copy.folder / "low_rank" / WEIGHTS)
+    with pytest.raises(TrainingError, match=r"low_rank holds weights of another model \(Missing key.*choose another"):
+        copy.export()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy's own archive
+@pytest.mark.parametrize("size", [0, 3000, 60_000])  # the configuration, the codebook, or the weights
+def test_a_disk_that_fills_keeps_the_last_checkpoint_whole(run: AutoVlaRun, size: int):
+    folder = run.export()
+    known = verified_hash(folder)
+    with (
+        files_limited_to(size),
+        pytest.raises(CheckpointError, match=r"cannot be written to .*checkpoint \(File too large.*; free disk space"),
+    ):
+        run.export()
+    assert verified_hash(folder) == known
+    load_policy(folder, samples=0)
+    assert not list(run.folder.glob("checkpoint.*"))
+
+
+def test_a_disk_that_fills_at_the_end_of_a_step_keeps_what_it_left_before(run: AutoVlaRun, tmp_path: Path):
+    copy = AutoVlaRun(TINY, tmp_path / "copy", constant)
+    shutil.copytree(run.folder, copy.folder)
+    (step,) = [step for step in TINY.training_steps if step.name == "low_rank"]
+    with files_limited_to(2000), pytest.raises(TrainingError, match=r"cannot be written to .*; free disk space"):
+        copy.run(step)
+    assert torch.equal(*(one.weights_after(step)["lm_head.weight"] for one in (run, copy)))
+    assert not list((copy.folder / "low_rank").glob("*.tmp"))
 
 
 def test_nothing_can_look_before_something_learned_to_see(tmp_path: Path):

@@ -106,11 +106,12 @@ def import_published(
     ]
     with tempfile.TemporaryDirectory() as prepared:
         _prepare_tokenizer(tokenizer, Path(prepared), described, actions, notes)
-        weights_hash = write_published(folder, weights, names, dtype=torch.bfloat16, progress=progress)
-        checkpoint.copy_files(Path(prepared), folder, TOKENIZER_FILES)
-    save_config(described, folder / checkpoint.CONFIG)
-    actions.save(folder / CODEBOOK)
-    (folder / checkpoint.CARD).write_text(_card(described, weights_hash, notes))
+        with checkpoint.written_whole(folder) as partial:
+            weights_hash = write_published(partial, weights, names, dtype=torch.bfloat16, progress=progress)
+            checkpoint.copy_files(Path(prepared), partial, TOKENIZER_FILES)
+            save_config(described, partial / checkpoint.CONFIG)
+            actions.save(partial / CODEBOOK)
+            (partial / checkpoint.CARD).write_text(_card(described, weights_hash, notes))
     return Imported(folder, weights_hash, described, tuple(notes))
 
 
@@ -146,7 +147,7 @@ def _prepare_tokenizer(
         except ActionTokenError as error:
             raise CheckpointError(str(error)) from error
         notes.append(f"{len(codebook)} action tokens were added to the tokenizer.")
-    tokenizer.save_pretrained(str(folder))
+    checkpoint.save_tokenizer(tokenizer, folder)
     action_tokens(config, load_tokenizer(folder), codebook)
     read_tokenizer(folder, config.language.vocabulary_size)
 

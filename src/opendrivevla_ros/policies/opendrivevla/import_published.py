@@ -83,10 +83,11 @@ def import_published(
     with tempfile.TemporaryDirectory() as prepared:
         if not alone:
             _prepare_tokenizer(source, Path(prepared), config, notes)
-        weights_hash = write_published(folder, weights, names, fills=fills, progress=progress)
-        checkpoint.copy_files(Path(prepared), folder, TOKENIZER_FILES)
-    save_config(config, folder / checkpoint.CONFIG)
-    (folder / checkpoint.CARD).write_text(_card(config, weights_hash, notes))
+        with checkpoint.written_whole(folder) as partial:
+            weights_hash = write_published(partial, weights, names, fills=fills, progress=progress)
+            checkpoint.copy_files(Path(prepared), partial, TOKENIZER_FILES)
+            save_config(config, partial / checkpoint.CONFIG)
+            (partial / checkpoint.CARD).write_text(_card(config, weights_hash, notes))
     return Imported(folder, weights_hash, config, tuple(notes))
 
 

@@ -1,12 +1,13 @@
 """The path that sight proposes is learned by itself, from ground that sight has read once.
 
 The tower and the ground rest meanwhile, so a core learns from hundreds of moments a second, and soon from those that
-the model met when it drove by its proposals (DAgger, arXiv 1011.0686).
+were met when what is proposed was driven (DAgger, arXiv 1011.0686).
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.perception.ego_query import EgoAnswer
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, load_model
@@ -27,9 +29,9 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.token_reader import proposal_losses
+from opendrivevla_ros.training.whole_files import load_tensors, reading, save_tensors
 
 SUFFIX = ".pt"
-PART = 24  # stretches of one file
 BATCH = 256
 
 
@@ -42,7 +44,7 @@ class GroundMoment(NamedTuple):
 
 @dataclass(frozen=True)
 class _Part:
-    """Of one file, N moments: ground [N, rows, columns, C], which stays on disk, and their plans."""
+    """Of one stretch, N moments: ground [N, rows, columns, C], which stays on disk, and their plans."""
 
     ground: Tensor
     plans: Sequence[PlanLabel]
@@ -100,56 +102,69 @@ def proposal_scales(moments: GroundMoments, sight: Sight) -> tuple[tuple[float, 
 def write_ground(store: DriveStore, folder: Path, checkpoint: Path, *, processes: int) -> Iterator[float]:
     """Writes the ground that a checkpoint's sight reads at the moments of a store; yields the share that is done.
 
-    Parts that are there are kept.
+    Stretches that are there are kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(store.names), PART)
-    left = [start for start in starts if not _file(folder, store, start).exists()]
-    yield 1 - len(left) / max(len(starts), 1)
+    left = [index for index, name in enumerate(store.names) if not _file(folder, name).exists()]
+    count = max(len(store.names), 1)
+    yield 1 - len(left) / count
     if not left:
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), _Reader.start, (checkpoint,)) as pool:
-        jobs = [pool.submit(_Reader.write, store.folder, start, _file(folder, store, start)) for start in left]
-        for count, job in enumerate(jobs, start=1):
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        jobs = [pool.submit(_write, store.folder, index, folder, checkpoint) for index in left]
+        for done, job in enumerate(jobs, start=1):
             job.result()
-            yield 1 - (len(left) - count) / len(starts)
+            yield 1 - (len(left) - done) / count
 
 
-class _Reader:
-    """A checkpoint's sight, in a process of its own."""
+class GroundReader:
+    """A checkpoint's sight, which follows a drive. Raises CheckpointError."""
 
-    model: AutoVlaModel
-    reader: PromptReader
+    def __init__(self, checkpoint: Path) -> None:
+        self.model = load_model(checkpoint)[0].float().eval()
+        self.config = self.model.autovla_config
+        self._reader = PromptReader(self.config, read_tokenizer(checkpoint, self.config.language.vocabulary_size))
+        self.reset()
 
-    @classmethod
-    def start(cls, checkpoint: Path) -> None:
-        torch.set_num_threads(1)
-        cls.model = load_model(checkpoint)[0].float().eval()
-        config = cls.model.autovla_config
-        cls.reader = PromptReader(config, read_tokenizer(checkpoint, config.language.vocabulary_size))
+    def reset(self) -> None:
+        """Forgets what was seen."""
+        self._memory = Memory()
 
-    @classmethod
+    def follow(self, observation: Observation) -> None:
+        """Takes the next observation in."""
+        self._memory = self._reader.followed(self._memory, observation)
+
     @torch.inference_mode()
-    def write(cls, drives: Path, start: int, path: Path) -> None:
-        store, memory = DriveStore(drives), Memory()
-        grounds: list[Tensor] = []
-        plans: list[PlanLabel] = []
-        for stretch in range(start, min(start + PART, len(store.names))):
-            for stored in store.read(stretch, cameras=cls.reader.config.cameras):
-                memory = cls.reader.followed(memory, stored.sample.observation)
-                plan = plan_label(stored.sample)
-                if plan.known.all():
-                    seen = cls.model.seen([cls.reader.videos(memory)])
-                    grounds.append(cls.model.ground(seen, [stored.sample.observation.rig])[0].half())
-                    plans.append(plan)
-        side, width = len(cls.model.sight.places[0]), len(cls.model.sight.places)  # type: ignore[union-attr]
-        content = {
-            "ground": torch.stack(grounds) if grounds else torch.zeros(0, side, side, width).half(),
-            "plans": [(plan.ego, plan.path, plan.known) for plan in plans],
-        }
-        temporary = path.with_suffix(".tmp")
-        torch.save(content, temporary)
-        temporary.replace(path)
+    def ground(self) -> Tensor:
+        """What is read at the last observation, [rows, columns, C]."""
+        assert self._memory.last is not None
+        seen = self.model.seen([self._reader.videos(self._memory)])
+        return self.model.ground(seen, [self._memory.last.rig])[0]
+
+
+def save_ground(moments: Sequence[GroundMoment], folder: Path, name: str) -> None:
+    """Writes the moments of the stretch of that name. Raises TrainingError where they cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "ground": torch.stack([moment.ground for moment in moments]) if moments else torch.zeros(0),
+        "plans": [tuple(vars(moment.plan).values()) for moment in moments],
+    }
+    save_tensors(content, _file(folder, name), "what was seen of the ground")
+
+
+@cache
+def _reader(checkpoint: Path) -> GroundReader:
+    return GroundReader(checkpoint)
+
+
+def _write(drives: Path, index: int, folder: Path, checkpoint: Path) -> None:
+    store, reader, found = DriveStore(drives), _reader(checkpoint), []
+    reader.reset()
+    for stored in store.read(index, cameras=reader.config.cameras):
+        reader.follow(stored.sample.observation)
+        plan = plan_label(stored.sample)
+        if plan.known.all():
+            found.append(GroundMoment(reader.ground().half(), plan))
+    save_ground(found, folder, store.names[index])
 
 
 def _proposed(sight: Sight, moments: Sequence[GroundMoment]) -> EgoAnswer:
@@ -159,9 +174,11 @@ def _proposed(sight: Sight, moments: Sequence[GroundMoment]) -> EgoAnswer:
 
 
 def _read(path: Path) -> _Part:
-    content = torch.load(path, weights_only=True, mmap=True)
-    return _Part(content["ground"], [PlanLabel(*(part.clone() for part in plan)) for plan in content["plans"]])
+    what, remedy = "file of the ground", "delete it and run the same command again, which looks at that drive anew"
+    content = load_tensors(path, what, remedy, mmap=True)
+    with reading(path, what, remedy):
+        return _Part(content["ground"], [PlanLabel(*(part.clone() for part in plan)) for plan in content["plans"]])
 
 
-def _file(folder: Path, store: DriveStore, start: int) -> Path:
-    return folder / f"{store.names[start]}{SUFFIX}"
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}{SUFFIX}"

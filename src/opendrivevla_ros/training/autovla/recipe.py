@@ -124,8 +124,9 @@ SMALL_REASONING_WEIGHT = 4.0
 def _rounds() -> Iterator[ProposalStep | OwnDrivesStep]:
     """What is proposed is learned from the drives so far, is driven, and is learned again, to its last step."""
     for count, driven in enumerate(OWN):
-        yield ProposalStep(f"proposals_{count + 1}", SETTING_OUT, reads=ALL_SEEN[: len(SEEN) + count])
-        yield replace(driven, driver=None)
+        step = ProposalStep(f"proposals_{count + 1}", SETTING_OUT, reads=ALL_SEEN[: len(SEEN) + count])
+        yield step
+        yield replace(driven, driver=step.name)
     yield ProposalStep("proposals", PROPOSING, reads=ALL_SEEN)
 
 

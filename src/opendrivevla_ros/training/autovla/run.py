@@ -30,7 +30,7 @@ from opendrivevla_ros.policies.autovla.model import (
     save_model,
 )
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
-from opendrivevla_ros.policies.checkpoint import verified_hash
+from opendrivevla_ros.policies.checkpoint import save_tokenizer, verified_hash, written_whole
 from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.training.autovla.answers import AnswerTraining
 from opendrivevla_ros.training.autovla.card import card
@@ -49,14 +49,16 @@ from opendrivevla_ros.training.autovla.recipe import (
 )
 from opendrivevla_ros.training.autovla.reinforcement import Reinforcement, Reward
 from opendrivevla_ros.training.autovla.sight import SeenMoments, SightTraining, sight_of
+from opendrivevla_ros.training.autovla.sight_driver import SightDriver
 from opendrivevla_ros.training.autovla.teacher import check_teacher, read_plans, write_plans
 from opendrivevla_ros.training.corpus import world_corpus
 from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import shared_out, train
 from opendrivevla_ros.training.muon import by_muon
-from opendrivevla_ros.training.own_drives import draw_own_drives
+from opendrivevla_ros.training.own_drives import CheckpointDriver, Driver, draw_own_drives
 from opendrivevla_ros.training.recipe import EXPERT, HELD_OUT, OwnDrivesStep
-from opendrivevla_ros.training.step_run import StepRun
+from opendrivevla_ros.training.step_run import StepRun, take_weights
+from opendrivevla_ros.training.whole_files import reading, save_json
 
 PLANS = "teacher_plans"  # the folder
 GROUND = "ground"  # that of what sight has read
@@ -106,23 +108,26 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         return load_tokenizer(folder)
 
     def config(self) -> AutoVlaConfig:
-        """Of the checkpoint that is made, as it is by now. Raises CheckpointError."""
+        """Of the checkpoint that is made, as it is by now. Raises CheckpointError, and TrainingError."""
         config = small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
         measured = [self.folder / step.name / SCALES for step in self.recipe.steps if isinstance(step, ProposalStep)]
         if known := [path for path in measured if path.is_file()]:
-            scales = tuple(tuple(pair) for pair in json.loads(known[-1].read_text()))
-            config = replace(config, proposal_scales=scales)
+            with reading(known[-1], "file of scales", f"delete {known[-1].parent} to train that stage anew"):
+                scales = tuple(tuple(pair) for pair in json.loads(known[-1].read_text()))
+                config = replace(config, proposal_scales=scales)
         return config
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
-        """Has the policy drive as it is by now, or the expert; yields the share that is done.
+        """Has the driver of a step drive; yields the share that is done.
 
         Raises TrainingError where the training before is not done.
         """
-        driver = None
+        driver: Driver | None = None
         if step.driver != EXPERT:
             model = self._model_before(step)
-            driver = self._checkpoint(model, self.folder / step.name, text=f"for {step.name}\n")
+            checkpoint = self._checkpoint(model, self.folder / step.name, text=f"for {step.name}\n")
+            sees_alone = step.driver is not None
+            driver = SightDriver(checkpoint, self._ground(step.name)) if sees_alone else CheckpointDriver(checkpoint)
         yield from draw_own_drives(
             self.folder / "drives" / step.name,
             driver,
@@ -152,7 +157,7 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         checkpoint = self.folder / GROUND / "checkpoint"
         if seen_by is not None:
             model = AutoVlaModel(self.config())
-            model.load_state_dict(self.weights_after(seen_by))
+            self._take_weights(model, seen_by)
             self._checkpoint(model, checkpoint, text=f"to read the ground with, after {seen_by.name}\n")
         source = checkpoint if seen_by is not None else self.start
         if source is None:
@@ -172,7 +177,7 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
                 training.low_rank.write()
             if isinstance(step, ProposalStep) and HELD_OUT in [other.name for other in self.recipe.steps]:
                 scales = proposal_scales(GroundMoments([self._ground(HELD_OUT)]), sight_of(model.cpu().eval()))
-                (folder / SCALES).write_text(json.dumps(scales))
+                save_json(scales, folder / SCALES, "how far off proposals are")
             self._leave_weights(step, model)
 
     def _training(
@@ -216,7 +221,7 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         Raises TrainingError where a step is not done.
         """
         model = AutoVlaModel(self.config())
-        model.load_state_dict(self.weights_after(self.recipe.training_steps[-1]))
+        self._take_weights(model, self.recipe.training_steps[-1])
         begun = "random weights" if self.start is None else f"SHA-256 {verified_hash(self.start)}"
         if self.teacher is not None:
             taught_by = f"{load_config(self.teacher).model_id}, SHA-256 {verified_hash(self.teacher)}"
@@ -267,14 +272,19 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         torch.manual_seed(self.recipe.seed)
         model = AutoVlaModel(self.config())
         if before:
-            model.load_state_dict(self.weights_after(before[-1]))
+            self._take_weights(model, before[-1])
         else:
             start_from_motions(model, action_tokens(model.autovla_config, self.tokenizer(), self.codebook()))
         return model
 
+    def _take_weights(self, model: AutoVlaModel, step: TrainingStep) -> None:
+        take_weights(model, self.weights_after(step), self.folder / step.name)
+
     def _checkpoint(self, model: AutoVlaModel, folder: Path, *, text: str) -> Path:
-        save_model(model.bfloat16(), self.codebook(), folder, card=text)
-        self.tokenizer().save_pretrained(str(folder))
+        tokenizer = self.tokenizer()
+        with written_whole(folder) as partial:
+            save_model(model.bfloat16(), self.codebook(), partial, card=text)
+            save_tokenizer(tokenizer, partial)
         return folder
 
 

@@ -27,8 +27,10 @@ from opendrivevla_ros.policies.autovla.policy import AutoVlaPolicy
 from opendrivevla_ros.policies.loading import read_tokenizer
 from opendrivevla_ros.training.autovla.examples import Place, scenes
 from opendrivevla_ros.training.errors import TrainingError
+from opendrivevla_ros.training.whole_files import reading, save_json
 
 SUFFIX = ".json"
+REMEDY = "delete it and run the same command again, in which the teacher plans there anew"
 # A thought ends by itself or is not taught; a clock would make what is taught depend on the machine.
 LIMITS = ThinkingLimits(max_tokens=512, max_milliseconds=10**9)
 
@@ -97,11 +99,15 @@ def write_plans(store: DriveStore, folder: Path, teacher: Path, processes: int) 
 
 
 def read_plans(folder: Path) -> dict[str, WrittenPlan | None]:
-    """The plans in a folder by their samples' tokens; None where it found none or ended no thought."""
+    """The plans in a folder by their samples' tokens; None where it found none or ended no thought.
+
+    Raises TrainingError for a broken file.
+    """
     found: dict[str, WrittenPlan | None] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        for token, plan in json.loads(path.read_text()).items():
-            found[token] = None if plan is None else WrittenPlan(plan["thought"], tuple(plan["actions"]))
+        with reading(path, "file of a teacher's plans", REMEDY):
+            for token, plan in json.loads(path.read_text()).items():
+                found[token] = None if plan is None else WrittenPlan(plan["thought"], tuple(plan["actions"]))
     return found
 
 
@@ -144,14 +150,16 @@ def _plan(drives: Path, places: Sequence[tuple[int, int]], path: Path) -> None:
         samples = store.read(stretch)
         for _, offset in some:
             found[samples[offset].sample.token] = _Planner.plan(samples[offset])
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found))
-    temporary.replace(path)
+    save_json(found, path, "what the teacher planned")
 
 
 def _is_whole(path: Path, scene: Sequence[Place]) -> bool:
     """Whether a file holds the plans of just this scene, which may have been longer or shorter once."""
-    return path.is_file() and json.loads(path.read_text()).keys() == {place.sample.token for place in scene}
+    if not path.is_file():
+        return False
+    with reading(path, "file of a teacher's plans", REMEDY):
+        planned = json.loads(path.read_text())
+    return planned.keys() == {place.sample.token for place in scene}
 
 
 def _file(folder: Path, store: DriveStore, scene: Sequence[Place]) -> Path:
