@@ -57,7 +57,7 @@ def test_every_token_is_one_that_a_vehicle_can_drive():
     assert feasible(CODEBOOK.end_poses).all()
     times = TOKEN_S * np.arange(1, 5)
     limits = Limits(speed=36.0)
-    for action in np.flatnonzero(CODEBOOK.end_poses[:, 0] >= 0):
+    for action in range(len(CODEBOOK)):
         poses = CODEBOOK.decode([int(action)] * len(times))  # driven on and on
         speed = float(np.hypot(*CODEBOOK.end_poses[action, :2]) / TOKEN_S)
         plan = Trajectory.from_waypoints(times, poses[:, :2], speed)
@@ -82,7 +82,11 @@ def test_limits_that_are_none_are_refused(name, value):
         MotionLimits(**{name: value})
 
 
-def test_a_vehicle_that_never_drives_backwards_has_no_such_token():
-    ends = lattice(MotionLimits(backward=0.0, forward=10.0)).end_poses
+def test_only_a_vehicle_that_may_drive_backwards_has_such_tokens():
+    ends = lattice(MotionLimits(forward=10.0)).end_poses
     assert ends[:, 0].min() >= 0
     assert np.hypot(*ends[:, :2].T).max() == pytest.approx(5.0, abs=0.06)  # half a row
+    limits = MotionLimits(forward=10.0, backward=2.0)
+    ends = lattice(limits).end_poses
+    assert ends[:, 0].min() == pytest.approx(-1.0, abs=0.11)  # half a row, which is twice as long there
+    assert feasible(ends, limits).all()

@@ -24,11 +24,12 @@ class MotionLimits:
     """What a vehicle can do: m/s forwards and backwards, 1/m, and m/s^2 to the side.
 
     The curvature is a turning circle of 9 m. In curvature and to the side the guard's limits (`safety.plan_checks`)
-    are no tighter; its greatest speed is set for a vehicle, and is less.
+    are no tighter; its greatest speed is set for a vehicle, and is less. It refuses plans that lead backwards, so no
+    token does unless `backward` is given.
     """
 
     forward: float = 36.0
-    backward: float = 2.0
+    backward: float = 0.0
     curvature: float = 1 / 4.5
     lateral_acceleration: float = 4.0
 

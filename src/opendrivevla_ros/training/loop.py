@@ -32,7 +32,8 @@ from opendrivevla_ros.training.run_state import (
     set_random_state,
 )
 
-MEASURED = "measured_"  # begins the names of what a model tells beside its losses, and what is not trained
+# These begin the names of what a model tells beside its losses, and what is not trained: means, and numbers of cases.
+MEASURED, COUNTED = "measured_", "counted_"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train(
     """Trains a model, or goes on from the state saved in `folder`, to the step.
 
     model: its forward takes a batch and returns its losses by name, the same names every time; their sum is trained,
-    without what a name of MEASURED tells.
+    without what names of MEASURED and COUNTED tell, of which the last are summed over processes and batches of a step.
     It stays in the mode (training or evaluation) that each of its parts is in. samples: a sized data set, each sample
     a function of its index. collate: makes a batch of a list of samples. groups: of trained parameters, as
     `make_optimizer` takes them. Beside the state, `folder` gets the metrics (see `Metrics`).
@@ -115,16 +116,21 @@ def train(
             for _ in range(settings.accumulation):
                 with accelerator.accumulate(network):
                     losses = network(send_to_device(next(batches), accelerator.device))
-                    trained_losses = [loss for name, loss in losses.items() if not name.startswith(MEASURED)]
+                    trained_losses = [loss for name, loss in losses.items() if _is_trained(name)]
                     accelerator.backward(torch.stack(trained_losses).sum())
                     sums = {name: loss.detach().float() + sums.get(name, 0.0) for name, loss in losses.items()}
             norm = float(accelerator.clip_grad_norm_(trained, settings.clip_norm))
-            means = {
-                name: float(accelerator.reduce(total / settings.accumulation, "mean")) for name, total in sums.items()
+            told = {
+                name: float(
+                    accelerator.reduce(total, "sum")
+                    if name.startswith(COUNTED)
+                    else accelerator.reduce(total / settings.accumulation, "mean")
+                )
+                for name, total in sums.items()
             }
             values = {
-                "loss": sum(mean for name, mean in means.items() if not name.startswith(MEASURED)),
-                **means,
+                "loss": sum(mean for name, mean in told.items() if _is_trained(name)),
+                **told,
                 "gradient_norm": norm,
                 "rate": float(schedule.get_last_lr()[0]),
             }
@@ -137,6 +143,10 @@ def train(
             if step % settings.save_every == 0 or step == settings.steps:
                 run.save(step)
     accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # in bf16, prepare has put autocast around forward
+
+
+def _is_trained(name: str) -> bool:
+    return not name.startswith((MEASURED, COUNTED))
 
 
 def shared_out(settings: LoopSettings, processes: int) -> LoopSettings:

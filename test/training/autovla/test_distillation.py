@@ -247,6 +247,20 @@ def test_the_loss_is_the_logs_and_the_teachers_each_with_its_share(planned: Auto
     torch.testing.assert_close(found["soft_words"], 0.7 * soft)
 
 
+def test_a_student_that_is_asked_for_its_points_is_asked_beside_a_teacher_too(planned: AutoVlaRun, teacher: Path):
+    large, student = load_model(teacher)[0].float(), tiny_model()
+    pair = taught_examples(student, large, planned)[6]
+    asked = AnswerTraining(student, tiny_tokenizer(), actions(), asks_points=True)
+    told = Distillation(
+        asked,
+        AnswerTraining(large, tiny_tokenizer(), actions()),
+        tokens=len(tiny_tokenizer()),
+        temperature=2.0,
+        soft=0.7,
+    )([pair])
+    torch.testing.assert_close(told["points"], asked([pair.student])["points"])
+
+
 def test_the_divergence_is_that_of_kullback_and_leibler_and_its_gradient_bears_any_temperature():
     logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     teacher, student = logits[:1], logits[1:].requires_grad_()

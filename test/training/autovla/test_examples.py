@@ -24,9 +24,9 @@ from opendrivevla_ros.world.rig import nuscenes_rig
 from opendrivevla_ros.world.simulation import World
 
 
-def examples(*stores: DriveStore, rounds: int = 1) -> PlanExamples:
+def examples(*stores: DriveStore, draws: int = 0) -> PlanExamples:
     actions = ActionTokens(tiny_tokenizer(), tiny_codebook())
-    return PlanExamples(stores, tiny_config(), tiny_tokenizer(), actions, rounds=rounds)
+    return PlanExamples(stores, tiny_config(), tiny_tokenizer(), actions, draws=draws)
 
 
 def store_of(folder: Path, *stretches: Sequence[StoredSample]) -> DriveStore:
@@ -87,11 +87,10 @@ def test_a_moment_is_slow_where_somebody_matters_and_there_are_words_for_it(tmp_
     )
     found = examples(store)
     assert [found[index].thought for index in range(0, 24, 6)] == [None, THOUGHT, None, THOUGHT]
-    assert found.slow_share == 0.5
 
 
-def test_rounds_come_back_with_other_seeds(tmp_path: Path):
-    found = examples(drives(tmp_path, speeds=(4.0,)), rounds=3)
+def test_moments_come_back_with_other_seeds_where_more_are_drawn_than_there_are(tmp_path: Path):
+    found = examples(drives(tmp_path, speeds=(4.0,)), draws=13)
     assert len(found) == 18
     assert [found[index].seed for index in (2, 8)] == [2, 8]
     assert found[2].actions == found[8].actions

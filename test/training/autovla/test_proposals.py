@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> DriveStore:
 @pytest.fixture(scope="module")
 def ground(checkpoint: Path, store: DriveStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ground")
-    assert list(write_ground(store, folder, checkpoint, processes=1)) == [0.0, 1.0]
+    assert list(write_ground(store, folder, checkpoint, processes=1)) == [0.0, 0.5, 1.0]
     assert list(write_ground(store, folder, checkpoint, processes=1)) == [1.0]  # what is there is kept
     return folder
 

@@ -15,7 +15,9 @@ from training.autovla.warm import actions, dataset, examples, undecided_model
 
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.datasets.drive_store import StoredSample
+from opendrivevla_ros.training.autovla.answers import following
 from opendrivevla_ros.training.autovla.low_rank import LowRank
+from opendrivevla_ros.training.autovla.packed_answers import SharedPrompt, pack
 from opendrivevla_ros.training.autovla.reinforcement import GrpoSettings, Reinforcement, Reward, advantages
 from opendrivevla_ros.training.autovla.run import parameter_groups
 from opendrivevla_ros.training.errors import TrainingError
@@ -41,7 +43,7 @@ def trained(
     folder: Path, reward: Reward = shorter, settings: GrpoSettings = SMALL, loop: LoopSettings = LOOP
 ) -> Reinforcement:
     made = learner(reward, settings)
-    samples = dataset(folder / "drives", rounds=50)
+    samples = dataset(folder / "drives", draws=loop.steps * loop.batch_size)
     train(made, samples, list, parameter_groups(made, loop.weight_decay), loop, folder / "run")
     return made
 
@@ -81,7 +83,7 @@ def test_a_thought_that_is_not_worth_its_price_is_given_up(tmp_path: Path, rank:
 
 def test_what_has_no_reward_is_dropped_and_counted_and_changes_nothing(tmp_path: Path):
     made = trained(tmp_path, lambda sample, plan: math.nan)
-    assert column(tmp_path, "measured_dropped") == [8.0] * 4
+    assert column(tmp_path, "counted_dropped") == [8.0] * 4
     assert column(tmp_path, "loss") == [0.0] * 4
     torch.testing.assert_close(made.model.state_dict(), undecided_model().state_dict(), rtol=0, atol=0)
 
@@ -91,12 +93,58 @@ def test_an_answer_without_a_reward_teaches_nothing_beside_others_that_do():
         given = iter(rewards)
         made = learner(lambda sample, plan: next(given), replace(SMALL, thought_price=0.0))
         told = made([examples()[0]])
-        assert told["measured_dropped"] == sum(math.isnan(reward) for reward in rewards)
+        assert told["counted_dropped"] == sum(math.isnan(reward) for reward in rewards)
         (told["policy"] + told["divergence"]).backward()
         return torch.cat([weight.grad.flatten() for weight in made.parameters() if weight.grad is not None])
 
     assert gradients([1.0, 0.0, math.nan, 2.0]).isfinite().all()
     assert gradients([1.0, math.nan, math.nan, math.nan]).abs().max() == 0.0  # one alone is no better than others
+
+
+def test_answers_without_a_reward_weigh_the_same_however_prompts_are_shared_out():
+    def gradients(number: int) -> torch.Tensor:
+        """Of one prompt whose first two answers of four have no reward, of another, or of both."""
+        some = ([examples()[0]], [examples()[6]], [examples()[0], examples()[6]])[number]
+        given = count()
+        dropped = set() if number == 1 else {0, 1}
+
+        def reward(sample: StoredSample, plan: Trajectory) -> float:
+            return math.nan if next(given) in dropped else shorter(sample, plan)
+
+        made = learner(reward, replace(SMALL, thought_price=0.0))
+        told = made(some)
+        (told["policy"] + told["divergence"]).backward()
+        return torch.cat([weight.grad.flatten() for weight in made.parameters() if weight.grad is not None])
+
+    first, second, both = map(gradients, range(3))
+    assert first.abs().max() > 0
+    torch.testing.assert_close((first + second) / 2, both, rtol=1e-4, atol=1e-7)  # as two processes average theirs
+
+
+def test_answers_behind_one_prompt_are_read_as_each_behind_its_own():
+    model = undecided_model()
+    language, hidden = model.model.language_model, model.autovla_config.language.hidden_size
+    torch.manual_seed(0)
+    prompts = [
+        SharedPrompt(
+            torch.randn(length, hidden),
+            torch.stack([torch.arange(length), torch.arange(length) // 2, torch.arange(length) % 3]),
+            [torch.randn(count, hidden) for count in counts],
+        )
+        for length, counts in ((7, (4, 1, 6)), (5, (3,)))
+    ]
+    packed = pack(prompts)
+    together = language(**packed.inputs).last_hidden_state
+    for row, prompt in enumerate(prompts):
+        for number, answer in enumerate(prompt.answers):
+            alone = language(
+                inputs_embeds=torch.cat([prompt.embeddings, answer])[None],
+                position_ids=following(prompt.positions, len(answer))[:, None],
+                use_cache=False,
+            ).last_hidden_state[0]
+            for place in range(len(answer) + 1):
+                found = together[packed.before(row, number, place)]
+                torch.testing.assert_close(found, alone[len(prompt.embeddings) + place - 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -122,8 +122,8 @@ def test_a_prompt_without_room_for_a_thought_is_refused():
     model = tiny_model()
     rollouts = Rollouts(model, tiny_tokenizer(), actions(), rows=2, most_thought=10)
     embeddings, positions = prompt(model)
-    longer = embeddings.repeat(20, 1)[:2040]
-    with pytest.raises(TrainingError, match=r"a prompt of 2040 tokens leaves no room for a thought among .* 2048"):
+    longer = embeddings.repeat(20, 1)[:1580]
+    with pytest.raises(TrainingError, match=r"a prompt of 1580 tokens leaves no room for a thought among the 1584"):
         rollouts.draw(longer, positions, 2, torch.Generator())
 
 

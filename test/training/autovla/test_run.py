@@ -130,7 +130,7 @@ def test_what_sight_read_at_the_wheel_need_not_be_looked_at_again(run: AutoVlaRu
     drives = run.drives("sight_drives")
     (name,) = drives.names
     kept = torch.load(run.folder / "ground" / "sight_drives" / f"{name}.pt")
-    assert len(kept["ground"]) == len(kept["plans"]) > 1
+    assert len(kept["ground"]) == len(kept["plans"]) > 0  # who drives has hardly learned and may soon be off the road
     assert list(run.look("sight_drives", processes=1)) == [1.0]
     looked = run.folder / "looked"
     list(write_ground(drives, looked, run.folder / "sight_drives", processes=1))

@@ -23,9 +23,9 @@ def actions() -> ActionTokens:
     return ActionTokens(tiny_tokenizer(), tiny_codebook())
 
 
-def dataset(folder: Path, *, rounds: int = 1) -> PlanExamples:
+def dataset(folder: Path, *, draws: int = 0) -> PlanExamples:
     """A fast and a slow drive."""
-    return PlanExamples([drives(folder)], tiny_model().autovla_config, tiny_tokenizer(), actions(), rounds=rounds)
+    return PlanExamples([drives(folder)], tiny_model().autovla_config, tiny_tokenizer(), actions(), draws=draws)
 
 
 @cache

@@ -12,6 +12,7 @@ POLICY = "autovla"
 FRONT_CAMERAS = ("cam_front", "cam_front_left", "cam_front_right")
 ALL_CAMERAS = (*FRONT_CAMERAS, "cam_back", "cam_back_left", "cam_back_right")
 ACTIONS_PER_PLAN = 10  # of half a second each
+TEXT_POSITIONS = 1536  # of prompt, thought and answer beside the videos, where the model has as many
 
 SYSTEM_TEXT = """You drive a car. You see videos of its cameras, and are told how it moves and where to go.
 You plan the next five seconds. In a straightforward scenario you decide at once; in a complex one you first write \
@@ -130,6 +131,11 @@ class AutoVlaConfig:
         side = self.vision.patch * self.vision.merge
         width, height = self.image_size
         return self.frames // self.vision.temporal_patch * (height // side) * (width // side)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that a prompt, a thought and an answer may have together."""
+        return min(len(self.cameras) * self.video_tokens + TEXT_POSITIONS, self.language.max_positions)
 
 
 def save_config(config: AutoVlaConfig, path: Path) -> None:

@@ -33,7 +33,6 @@ from opendrivevla_ros.safety.uncertainty import Calibration
 from opendrivevla_ros.safety.uncertainty import score as score_of
 
 TIMES = np.arange(1, ACTIONS_PER_PLAN + 1) * 0.5  # seconds after t0
-TEXT_POSITIONS = 1536  # of prompt, thought and answer beside the videos, where the model has as many
 
 
 class AutoVlaPolicy:
@@ -76,8 +75,7 @@ class AutoVlaPolicy:
         self._model = model.to(self._device, dtype).eval()
         if self._model.sight is not None:
             self._model.sight.float()  # a bfloat16 of 40 m is off by 0.2 m
-        video_positions = len(config.cameras) * config.video_tokens
-        self._positions = min(video_positions + TEXT_POSITIONS, config.language.max_positions)
+        self._positions = config.positions
         self._decoder = Decoder(self._model, max_length=self._positions, rows=1 + self._options.samples)
         self._thinker = Thinker(
             self._decoder,

@@ -47,11 +47,12 @@ class Told:
     """What a model gives for the K tokens of B answers, each after those before it.
 
     logits: float32 [K, vocabulary], answer after answer. wanted: int64 [B, L - 1], the tokens in their places,
-    IGNORED elsewhere.
+    IGNORED elsewhere. points: metres by which its points are off, where it is asked for them; else None.
     """
 
     logits: Tensor
     wanted: Tensor
+    points: Tensor | None = None
 
     @property
     def tokens(self) -> Tensor:
@@ -86,33 +87,35 @@ class AnswerTraining(nn.Module):
 
     def forward(self, examples: Sequence[PlanExample]) -> dict[str, Tensor]:
         """{"words": L_LM, "actions": L_action}, means over the examples of w times each; and {"points": metres}."""
-        batch = self.batch(examples)
-        layers = None if self.points is None else layer_states(self.model, batch)
-        told = self._told(batch, states(self.model, batch) if layers is None else layers[-1])
+        told = self.told(examples)
         losses = self.means(examples, told, F.cross_entropy(told.logits, told.tokens, reduction="none"))
-        if self.points is None or layers is None:
-            return losses
+        return losses if told.points is None else losses | {"points": told.points}
+
+    def told(self, examples: Sequence[PlanExample]) -> Told:
+        """What is told at the examples' answers. Raises TrainingError for an answer that is too long."""
+        batch = self.batch(examples)
+        if self.points is None:
+            return Told(*self._logits(batch, states(self.model, batch)))
+        layers = layer_states(self.model, batch)
         ends = (batch.labels != IGNORED).int().argmax(1) - 1
         asked = torch.stack([torch.arange(len(ends), device=ends.device), ends], dim=1)
         plans = [plan_label(example.sample.sample).to(asked.device) for example in examples]
         path, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known.all() for plan in plans])
-        return losses | {"points": self.points.error(at_depth(layers, THOUGHT_DEPTH), asked, path, known)}
+        points = self.points.error(at_depth(layers, THOUGHT_DEPTH), asked, path, known)
+        return Told(*self._logits(batch, layers[-1]), points)
 
-    def told(self, examples: Sequence[PlanExample]) -> Told:
-        """The logits at the examples' answers. Raises TrainingError for an answer that is too long."""
-        batch = self.batch(examples)
-        return self._told(batch, states(self.model, batch))
-
-    def _told(self, batch: AnswerBatch, found: Tensor) -> Told:
+    def _logits(self, batch: AnswerBatch, found: Tensor) -> tuple[Tensor, Tensor]:
+        """`Told.logits` and `Told.wanted`, from the model's last states [B, L, hidden]."""
         wanted = batch.labels[:, 1:]
-        told = Told(self.model.lm_head(found[:, :-1][wanted != IGNORED]).float(), wanted)
+        learned = wanted != IGNORED
+        logits = self.model.lm_head(found[:, :-1][learned]).float()
         if batch.shares is None:
-            return told
+            return logits, wanted
         first, stop = self._actions.first_id, self._actions.stop_id
-        is_action = (told.tokens >= first) & (told.tokens < stop)
-        shares = torch.zeros_like(told.logits)
+        is_action = (wanted[learned] >= first) & (wanted[learned] < stop)
+        shares = torch.zeros_like(logits)
         shares[is_action, first:stop] = batch.shares
-        return Told(told.logits + shares, wanted)
+        return logits + shares, wanted
 
     def means(self, examples: Sequence[PlanExample], told: Told, of_tokens: Tensor) -> dict[str, Tensor]:
         """Losses [K] of the answers' tokens as `forward` gives them: over whole answers, and over their actions."""

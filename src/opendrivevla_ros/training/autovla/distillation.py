@@ -90,7 +90,7 @@ class Distillation(nn.Module):
 
     def forward(self, examples: Sequence[TaughtExample]) -> dict[str, Tensor]:
         """{"words", "actions"} as supervised fine-tuning has them, and of the divergence {"soft_words",
-        "soft_actions"} by the same means; each with its share.
+        "soft_actions"} by the same means; each with its share. Its {"points"} too, whole, for no teacher tells them.
         """
         answers = [example.student for example in examples]
         own = self.student.told(answers)
@@ -100,7 +100,8 @@ class Distillation(nn.Module):
         apart = softened_divergence(taught.logits[:, : self._tokens], own.logits[:, : self._tokens], self._temperature)
         losses = {name: (1 - self._soft) * loss for name, loss in self.student.means(answers, own, hard).items()}
         softened = self.student.means(answers, own, apart)
-        return losses | {f"soft_{name}": self._soft * loss for name, loss in softened.items()}
+        losses |= {f"soft_{name}": self._soft * loss for name, loss in softened.items()}
+        return losses if own.points is None else losses | {"points": own.points}
 
 
 def softened_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:

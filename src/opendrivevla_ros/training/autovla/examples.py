@@ -1,5 +1,6 @@
 """Examples of plans: what the policy reads at a moment of a stored drive, and what is to be said there."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.language.action_tokens import ActionTokens
@@ -57,12 +59,12 @@ class Place:
 class _Moment:
     """A place with those before it that its videos may show, and what is to be said.
 
-    token: of its sample. stretches: (store, stretch, first, stop) of the samples, its own last.
+    token: of its sample. stretches: (store, stretch, first, stop) of the samples, its own last. way: see `known_way`.
     """
 
     token: str
     stretches: tuple[tuple[int, int, int, int], ...]
-    actions: tuple[int, ...]
+    way: Array
     thought: str | None
 
 
@@ -70,8 +72,8 @@ class PlanExamples(Dataset[PlanExample]):
     """The moments of stores whose way is known for 3 s and more, each with the pictures that the policy would have.
 
     They are read with the policy's own `PromptReader`. A moment is slow where it needs a thought (`needs_thought`) and
-    its words make one, and, of sources without labels of agents, wherever they make one. rounds: how often all moments
-    come, each time with another seed.
+    its words make one, and, of sources without labels of agents, wherever they make one. draws: examples that are
+    wanted, each with a seed of its own: all moments come as often as that takes, and at least once.
 
     Raises TrainingError where no way, or none of five seconds, is known; DatasetError for a store that is broken.
     """
@@ -83,22 +85,23 @@ class PlanExamples(Dataset[PlanExample]):
         tokenizer: Any,
         actions: ActionTokens,
         *,
-        rounds: int = 1,
+        draws: int = 0,
     ) -> None:
-        self._stores, self._rounds = tuple(stores), rounds
+        self._stores, self._codebook = tuple(stores), actions.codebook
         self._reader = PromptReader(config, tokenizer)
         self._moments = [
             moment
             for number, store in enumerate(self._stores)
             for scene in scenes(number, store)
-            for moment in _moments(scene, config.frames, actions)
+            for moment in _moments(scene, config.frames)
         ]
         where = ", ".join(str(store.folder) for store in self._stores)
-        if not any(len(moment.actions) == ACTIONS_PER_PLAN for moment in self._moments):
+        if not any(len(moment.way) == ACTIONS_PER_PLAN for moment in self._moments):
             raise TrainingError(
                 f"none of {len(self._moments)} moments in {where} is followed by 5 s of known motion, which a plan"
                 " has; draw or record longer drives"
             )
+        self._rounds = max(math.ceil(draws / len(self._moments)), 1)
 
     def __len__(self) -> int:
         return len(self._moments) * self._rounds
@@ -107,11 +110,6 @@ class PlanExamples(Dataset[PlanExample]):
     def tokens(self) -> tuple[str, ...]:
         """The samples' tokens, in the order of one round."""
         return tuple(moment.token for moment in self._moments)
-
-    @property
-    def slow_share(self) -> float:
-        """The share of the moments with a thought."""
-        return sum(moment.thought is not None for moment in self._moments) / len(self._moments)
 
     def __getitem__(self, index: int) -> PlanExample:
         moment = self._moments[index % len(self._moments)]
@@ -124,7 +122,7 @@ class PlanExamples(Dataset[PlanExample]):
         return PlanExample(
             ids=self._reader.tokens(self._reader.plan_prompt(observation)),
             videos=self._reader.videos(memory),
-            actions=moment.actions,
+            actions=tuple(int(action) for action in self._codebook.encode(moment.way)),
             thought=moment.thought,
             sample=replace(stored, sample=blind),
             seed=index,
@@ -148,7 +146,7 @@ def _thought(stored: StoredSample) -> str | None:
     return thought_of(stored.words) if unlabelled or needs_thought(stored.sample) else None
 
 
-def _moments(scene: Sequence[Place], frames: int, actions: ActionTokens) -> Iterator[_Moment]:
+def _moments(scene: Sequence[Place], frames: int) -> Iterator[_Moment]:
     for index, place in enumerate(scene):
         way = known_way([later.sample for later in scene[index : index + ACTIONS_PER_PLAN + 1]])
         if len(way) >= LEAST_ACTIONS:
@@ -157,6 +155,6 @@ def _moments(scene: Sequence[Place], frames: int, actions: ActionTokens) -> Iter
             yield _Moment(
                 token=place.sample.token,
                 stretches=tuple((*key, some[0], some[-1] + 1) for key, some in offsets.items()),
-                actions=tuple(int(action) for action in actions.codebook.encode(way)),
+                way=way,
                 thought=place.thought,
             )

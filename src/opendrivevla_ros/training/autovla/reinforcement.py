@@ -22,12 +22,12 @@ from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, VisionIds
 from opendrivevla_ros.policies.autovla.policy import TIMES
-from opendrivevla_ros.training.autovla.answers import following
 from opendrivevla_ros.training.autovla.examples import PlanExample
 from opendrivevla_ros.training.autovla.low_rank import LowRank
+from opendrivevla_ros.training.autovla.packed_answers import SharedPrompt, pack
 from opendrivevla_ros.training.autovla.rollouts import Decision, Rollout, Rollouts
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.loop import MEASURED
+from opendrivevla_ros.training.loop import COUNTED, MEASURED
 
 Reward = Callable[[StoredSample, Trajectory], float]  # of a plan at a moment, such as its driver score; NaN: unknown
 
@@ -98,8 +98,8 @@ class Reinforcement(nn.Module):
             self._start = {name: weight.detach().clone() for name, weight in learned.items()}
 
     def forward(self, examples: Sequence[PlanExample]) -> dict[str, Tensor]:
-        """{"policy", "divergence"}, and measured: the mean reward, the share of slow answers, the mean length in
-        tokens, and how many answers were dropped because their reward was no number.
+        """{"policy", "divergence"}, measured the mean reward, the share of slow answers and the mean length in tokens,
+        and counted how many answers were dropped because their reward was no number.
         """
         if self.low_rank is not None:
             self.low_rank.write()
@@ -109,13 +109,13 @@ class Reinforcement(nn.Module):
         rewards = [reward for group in groups for reward in group.rewards]
         known = [reward for reward in rewards if math.isfinite(reward)]
         measured = {
-            "reward": sum(known) / max(len(known), 1),
-            "slow": sum(rollout.slow for rollout in rollouts) / len(rollouts),
-            "tokens": sum(len(rollout.ids) for rollout in rollouts) / len(rollouts),
-            "dropped": float(len(rewards) - len(known)),
+            MEASURED + "reward": sum(known) / max(len(known), 1),
+            MEASURED + "slow": sum(rollout.slow for rollout in rollouts) / len(rollouts),
+            MEASURED + "tokens": sum(len(rollout.ids) for rollout in rollouts) / len(rollouts),
+            COUNTED + "dropped": float(len(rewards) - len(known)),
         }
         device = losses["policy"].device
-        return {**losses, **{MEASURED + name: torch.tensor(value, device=device) for name, value in measured.items()}}
+        return {**losses, **{name: torch.tensor(value, device=device) for name, value in measured.items()}}
 
     def _group(self, example: PlanExample) -> "_Group":
         """The answers to an example's prompt and their rewards."""
@@ -144,57 +144,54 @@ class Reinforcement(nn.Module):
         return self._reward(sample, plan) - price
 
     def _losses(self, groups: Sequence["_Group"]) -> dict[str, Tensor]:
-        """Means over the answers with an advantage of the means over what was decided in each."""
-        rows = [
-            (group, rollout, advantage)
-            for group in groups
-            for rollout, advantage in zip(group.rollouts, advantages(group.rewards, self.settings.spread), strict=True)
-            if advantage is not None
-        ]
-        if not rows:
+        """Means over all answers of the means over what was decided in each; one without an advantage adds nothing."""
+        device = self.model.lm_head.weight.device
+        compared = [(group, *_compared(group, self.settings.spread)) for group in groups]
+        compared = [one for one in compared if one[1]]
+        if not compared:
             nothing = torch.stack([weight.sum() for weight in self.parameters() if weight.requires_grad]).sum() * 0.0
             return {"policy": nothing, "divergence": nothing}
-        embed, head = self.model.model.language_model.embed_tokens, self.model.lm_head.weight
-        device = head.device
-        embeddings, positions, where, taken, priors = [], [], [], [], []
-        for row, (group, rollout, advantage) in enumerate(rows):
-            spoken = embed(torch.tensor(rollout.ids[:-1], device=device))
-            embeddings.append(torch.cat([group.prompt, spoken.to(group.prompt.dtype)]))
-            positions.append(following(group.positions, len(spoken)).T)
-            share = 1.0 / (len(rollout.places) * len(rows))
-            actions: list[int] = []
-            for place, kind in zip(rollout.places, rollout.kinds, strict=True):
-                where.append((row, len(group.prompt) + place - 1, rollout.ids[place], advantage, share))
-                taken.append((kind, tuple(actions)))
-                priors.append(group.prior)
-                actions += [rollout.ids[place]] if kind is Decision.ACTION else []
-        pad = nn.utils.rnn.pad_sequence
-        inputs = {
-            "inputs_embeds": pad(embeddings, batch_first=True),
-            "position_ids": pad(positions, batch_first=True).permute(2, 0, 1),
-            "use_cache": False,
-        }
-        row_of, asked, drawn, advantages_of, shares = (
-            torch.tensor(column, device=device) for column in zip(*where, strict=True)
+        embed = self.model.model.language_model.embed_tokens
+        packed = pack(
+            [
+                SharedPrompt(
+                    group.prompt,
+                    group.positions,
+                    [embed(torch.tensor(rollout.ids[:-1], device=device)) for rollout in rollouts],
+                )
+                for group, rollouts, _ in compared
+            ]
         )
+        answers = len(groups) * self.settings.group
+        decided = [
+            _Decided(packed.before(row, number, place), rollout, index, advantage, 1 / (len(rollout.places) * answers))
+            for row, (_, rollouts, gains) in enumerate(compared)
+            for number, (rollout, advantage) in enumerate(zip(rollouts, gains, strict=True))
+            for index, place in enumerate(rollout.places)
+        ]
+        priors = [group.prior for group, rollouts, _ in compared for rollout in rollouts for _ in rollout.places]
         assert self._rollouts is not None  # they were drawn
-        known = self._rollouts.known([kind for kind, _ in taken], [before for _, before in taken], priors)
+        known = self._rollouts.known([one.kind for one in decided], [one.actions for one in decided], priors)
+        row_of, asked = torch.tensor([one.at for one in decided], device=device).T
+        drawn = torch.tensor([one.token for one in decided], device=device)
+        gains = torch.tensor([one.advantage for one in decided], device=device)
+        shares = torch.tensor([one.share for one in decided], device=device)
 
         def told(states: Tensor) -> Tensor:
-            """Log probabilities of what was drawn, from a language model's states [B, L, hidden]."""
-            logits = F.linear(states[row_of, asked], head).float() + known
+            """Log probabilities of what was drawn, from a language model's states [G, L, hidden]."""
+            logits = F.linear(states[row_of, asked], self.model.lm_head.weight).float() + known
             return logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
 
         language = self.model.model.language_model
-        own = told(language(**inputs).last_hidden_state)
+        own = told(language(**packed.inputs).last_hidden_state)
         self._start = {name: weight.to(device) for name, weight in self._start.items()}
         with torch.no_grad():
-            reference = told(functional_call(language, self._start, kwargs=inputs).last_hidden_state)
+            reference = told(functional_call(language, self._start, kwargs=packed.inputs).last_hidden_state)
         ratio = (own - own.detach()).exp()  # 1, and its gradient that of the logarithm
         further = reference - own
         divergence = further.exp() - further - 1  # of the Kullback-Leibler divergence (2402.03300, equation 4)
         return {
-            "policy": -(shares * advantages_of * ratio).sum(),
+            "policy": -(shares * gains * ratio).sum(),
             "divergence": self.settings.divergence * (shares * divergence).sum(),
         }
 
@@ -211,6 +208,40 @@ class _Group:
     rollouts: Sequence[Rollout]
     rewards: Sequence[float]
     prior: ActionPrior | None
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """Number `index` of what was decided in an answer. at: sequence and position of the state that decided. share: of
+    the loss.
+    """
+
+    at: tuple[int, int]
+    rollout: Rollout
+    index: int
+    advantage: float
+    share: float
+
+    @property
+    def kind(self) -> Decision:
+        return self.rollout.kinds[self.index]
+
+    @property
+    def token(self) -> int:
+        return self.rollout.ids[self.rollout.places[self.index]]
+
+    @property
+    def actions(self) -> list[int]:
+        """The ids of the actions before it."""
+        before = zip(self.rollout.places[: self.index], self.rollout.kinds, strict=False)
+        return [self.rollout.ids[place] for place, kind in before if kind is Decision.ACTION]
+
+
+def _compared(group: _Group, spread: float) -> tuple[list[Rollout], list[float]]:
+    """The answers of a group that have an advantage, and that."""
+    gains = advantages(group.rewards, spread)
+    known = [(rollout, gain) for rollout, gain in zip(group.rollouts, gains, strict=True) if gain is not None]
+    return [rollout for rollout, _ in known], [gain for _, gain in known]
 
 
 def advantages(rewards: Sequence[float], spread: float) -> list[float | None]:

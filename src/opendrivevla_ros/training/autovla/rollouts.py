@@ -66,7 +66,7 @@ class Rollouts:
             )
         config = model.autovla_config
         self._tokenizer, self._actions, self._most_thought = tokenizer, actions, most_thought
-        self._decoder = Decoder(model, max_length=config.language.max_positions, rows=rows)
+        self._decoder = Decoder(model, max_length=config.positions, rows=rows)
         fast, slow = self._encode(TEMPLATE.fast), self._encode(TEMPLATE.slow)
         shared = next(index for index, (one, other) in enumerate(zip(fast, slow, strict=False)) if one != other)
         self._opening, self._fast, self._slow = fast[:shared], fast[shared:], slow[shared:]
@@ -97,8 +97,8 @@ class Rollouts:
         room = decoder.max_length - len(embeddings) - len(self._opening) - len(self._slow) - self._after_thought
         if room < 1:
             raise TrainingError(
-                f"a prompt of {len(embeddings)} tokens leaves no room for a thought among the model's"
-                f" {decoder.max_length} positions; shorten it"
+                f"a prompt of {len(embeddings)} tokens leaves no room for a thought among the {decoder.max_length}"
+                " positions that are kept for one; shorten it"
             )
         rows = [_Row(list(self._opening)) for _ in range(count)]
         # the cache has the weights' type, which mixed precision must not change

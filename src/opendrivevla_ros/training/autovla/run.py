@@ -64,7 +64,6 @@ PLANS = "teacher_plans"  # the folder
 GROUND = "ground"  # that of what sight has read
 SCALES = "scales.json"  # of a step of proposals, on held-out drives
 TEACHER = "teacher.sha256"  # beside the plans: of the weights that wrote them
-ROUNDS = 1024  # of all moments of a reinforcement, with answers drawn anew, before their seeds repeat
 
 
 class AutoVlaRun(StepRun[AutoVlaRecipe]):
@@ -189,9 +188,10 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
             return proposals, GroundMoments([self._ground(kind) for kind in step.reads]), proposals.inner_matrices()
         tokenizer = self.tokenizer()
         actions = action_tokens(model.autovla_config, tokenizer, self.codebook())
-        rounds = ROUNDS if isinstance(step, ReinforcementStep) else 1
         stores = [self.drives(kind) for kind in step.reads]
-        examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, rounds=rounds)
+        loop = step.loop
+        draws = loop.steps * loop.batch_size * loop.accumulation if isinstance(step, ReinforcementStep) else 0
+        examples = PlanExamples(stores, model.autovla_config, tokenizer, actions, draws=draws)
         if isinstance(step, SightStep):
             model.requires_grad_(False).model.visual.requires_grad_(True)
             sight_of(model).requires_grad_(True)
