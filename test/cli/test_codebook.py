@@ -12,6 +12,7 @@ from opendrivevla_ros.datasets.bag_tracks import BagTracks
 from opendrivevla_ros.datasets.bags import BagReader, BagWriter
 from opendrivevla_ros.datasets.world_bag import write_world_bag
 from opendrivevla_ros.language.action_codebook import ActionCodebook
+from opendrivevla_ros.language.action_lattice import lattice
 from opendrivevla_ros.world.expert import STEP_S, expert_command
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.simulation import World
@@ -50,6 +51,13 @@ def test_motions_are_those_between_the_odometry_of_a_piece(tmp_path: Path):
     for ahead, left, turn in motions:  # one after the other, they lead to where the vehicle was in the end
         pose = pose @ planar_transform(ahead, left, turn)
     np.testing.assert_allclose(pose, poses[-1], atol=1e-6)
+
+
+def test_without_bags_the_tokens_are_of_what_a_vehicle_can_do(tmp_path: Path):
+    output = tmp_path / "tokens.npz"
+    result = CliRunner().invoke(app, ["codebook", "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(ActionCodebook.load(output).contours, lattice().contours)
 
 
 def test_a_bag_without_odometry_is_one_sentence(tmp_path: Path):

@@ -43,19 +43,28 @@ def test_an_unknown_preset_is_refused(tmp_path: Path):
     assert "unknown preset 'huge'; choose one of small" in output
 
 
-def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("preset", ["small", "small-thinking"])
+def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str):
     two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
     steps = (PerceptionStep("perception", two_steps, 2),)
     tiny = replace(SMALL, scenarios=1, steps=steps)
-    monkeypatch.setattr(recipe, "SMALL", tiny)
-    monkeypatch.setattr(train, "_launch", lambda stage, output, *_: RecipeRun(tiny, output).run(tiny.step(stage)))
+    launched: list[list[str]] = []
+
+    def run_here(arguments: list[str], *_: object, **__: object) -> None:
+        launched.append(arguments)
+        RecipeRun(tiny, tmp_path).run(tiny.step(arguments[1]))
+
+    monkeypatch.setitem(recipe.RECIPES, preset, tiny)
+    monkeypatch.setattr(train, "launch", run_here)
     build_small_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
-    code, output = said("perception", "--output", str(tmp_path), "--processes", "1")
+    options = ["--preset", preset, "--output", str(tmp_path)]
+    code, output = said("perception", *options, "--processes", "1")
     assert code == 0, output
+    assert launched == [["train", "perception", *options]]
     assert "perception: 2 steps in" in output
     assert [row["step"] for row in read_metrics(tmp_path / "perception")] == [1, 2]
     assert list(read_times(tmp_path)) == ["drives", "perception"]
-    code, output = said("perception", "--output", str(tmp_path), "--processes", "1")
+    code, output = said("perception", *options, "--processes", "1")
     assert code == 0
     assert "perception: done before" in output
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,6 +198,19 @@ def test_recorded_drives_are_learned_from_without_anybody_driving():
     # there, what is learned to be sent and again after that would be learned twice from the same
     small = [step.name for step in SMALL.of_recorded_drives().steps]
     assert [name for name in small if name.startswith("ego")] == ["ego"]
+
+
+def test_a_recipe_that_thinks_makes_a_model_that_does_and_no_other(run: RecipeRun, tmp_path: Path):
+    step = replace(TINY.step("schooling"), reads=(TRAIN,))
+    thinking = RecipeRun(replace(TINY, steps=(step,), thinks=True), tmp_path / "thinking")
+    for part in ("tokenizer", "drives"):
+        shutil.copytree(run.folder / part, thinking.folder / part)
+    list(thinking.look(1, truth=True))
+    thinking.run(step)
+    assert load_config(thinking.export()).thinks
+    with pytest.raises(TrainingError, match=r"thinking were looked at for a model that thinks; choose another"):
+        RecipeRun(replace(TINY, steps=(step,)), thinking.folder).run(step)
+    assert not load_config(run.export()).thinks
 
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):

@@ -19,7 +19,7 @@ def import_checkpoint(
         typer.Argument(
             metavar="DIR|FILE|HUB_ID",
             help="A published OpenDriveVLA folder, a UniAD stage-1 .pth, a Hugging Face id (owner/name; untested), or,"
-            " with --codebook, a published AutoVLA file.",
+            " with --codebook, a published AutoVLA file or a folder of Qwen2.5-VL.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the checkpoint.")],

@@ -1,4 +1,4 @@
-"""`odv codebook`: action tokens from how your drivers drove."""
+"""`odv codebook`: action tokens from how your drivers drove, or from what a vehicle can do."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +11,27 @@ from opendrivevla_ros.cli.replay import TopicsOption
 from opendrivevla_ros.datasets.bag_topics import match_inputs, read_topic_map
 from opendrivevla_ros.datasets.bag_tracks import BagTracks
 from opendrivevla_ros.datasets.bags import BagReader
-from opendrivevla_ros.language.action_lattice import TOKEN_S
+from opendrivevla_ros.language.action_lattice import TOKEN_S, lattice
 from opendrivevla_ros.language.k_disk import k_disk
 
 
 def codebook(
-    bags: Annotated[list[Path], typer.Argument(help="Bags with odometry: folders, or .mcap or .db3 files.")],
+    bags: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Bags with odometry: folders, or .mcap or .db3 files; none for a vehicle's limits."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="The .npz file to write.")] = Path("action_codebook.npz"),
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens.")] = 2048,
     seed: Annotated[int, typer.Option(help="Of the draws; the same seed gives the same codebook.")] = 0,
     topics: TopicsOption = None,
 ) -> None:
-    """Cluster driven motions of half a second into action tokens (K-disk)."""
+    """Cluster driven motions of half a second into action tokens (K-disk); without bags, lay them out by limits."""
+    if not bags:
+        with one_sentence_errors():
+            laid_out = lattice()
+            laid_out.save(output)
+        console.print(f"{output}: {len(laid_out)} tokens of what a vehicle can do", soft_wrap=True)
+        return
     with one_sentence_errors():
         topic_map = read_topic_map(topics) if topics else None
         motions = []

@@ -1,6 +1,6 @@
 """`odv train`: makes a checkpoint by a recipe, stage by stage; what is done is kept, what was cut off goes on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from opendrivevla_ros.training.recipe_run import RecipeRun
 
 AUTOVLA = ("autovla-small", "autovla-base")
-PRESETS = ("small", "ego_state", *AUTOVLA)
+OPENDRIVEVLA = ("small", "small-thinking")
+PRESETS = (*OPENDRIVEVLA, "ego_state", *AUTOVLA)
 FORMATS = {  # of instruction data, and who reads it
     "nuscenes-qa": "read_nuscenes_qa",
     "tod3cap": "read_tod3cap",
@@ -39,7 +40,10 @@ def train(
     ] = None,
     preset: Annotated[
         str,
-        typer.Option(help="What to make: small; ego_state, which sees no pictures; autovla-small or autovla-base."),
+        typer.Option(
+            help="What to make: small; small-thinking, which thinks before it plans where somebody matters; ego_state,"
+            " which sees no pictures; autovla-small or autovla-base."
+        ),
     ] = "small",
     output: Annotated[
         Path | None, typer.Option(help="Folder for drives, states and results; default: runs/PRESET.")
@@ -55,6 +59,12 @@ def train(
     ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Checkpoint folder of a larger AutoVLA that teaches the one that is made.")
+    ] = None,
+    codebook: Annotated[
+        Path | None,
+        typer.Option(
+            help="Action codebook (.npz of `odv codebook`) of an AutoVLA from random weights; else the lattice."
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A nuScenes-format data set to learn from in place of the driving world.")
@@ -74,7 +84,7 @@ def train(
         if preset not in PRESETS:
             raise CommandError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
         output = output or Path("runs") / (preset if teacher is None else f"{preset}-taught")
-        for option, folder in (("--start", start), ("--teacher", teacher)):
+        for option, folder in (("--start", start), ("--teacher", teacher), ("--codebook", codebook)):
             if folder is not None and preset not in AUTOVLA:
                 raise CommandError(f"{option} is of {' and '.join(AUTOVLA)}, not of {preset}; leave it out")
         if preset == "autovla-base" and start is None:
@@ -84,7 +94,7 @@ def train(
             return
         from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
         from opendrivevla_ros.training.errors import TrainingError
-        from opendrivevla_ros.training.recipe import SMALL
+        from opendrivevla_ros.training.recipe import RECIPES
         from opendrivevla_ros.training.recipe_run import RecipeRun
 
         try:
@@ -97,10 +107,12 @@ def train(
                     processes=processes,
                     start=start,
                     teacher=teacher,
+                    codebook=codebook,
                     source=(lambda run: _scenes(data, version, split, instructions or (), run)) if data else None,
                 )
                 return
-            recipe = (SMALL if data is None else SMALL.of_recorded_drives()).without(without or ())
+            whole = RECIPES[preset]
+            recipe = (whole if data is None else whole.of_recorded_drives()).without(without or ())
             run = RecipeRun(recipe, output)
             steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
             if is_launched():  # for one stage
@@ -109,7 +121,10 @@ def train(
                         run.run(step)
                 return
             source = None if data is None else _scenes(data, version, split, instructions or (), run)
-            _make(run, steps, source, processes or default_processes(), everything=not stages)
+            kept = [step.name for step in recipe.steps]
+            options = ["--preset", preset, "--output", str(output)]
+            options += [part for step in whole.steps if step.name not in kept for part in ("--without", step.name)]
+            _make(run, steps, source, processes or default_processes(), options, everything=not stages)
         except (TrainingError, DatasetError) as error:
             raise CommandError(str(error)) from error
 
@@ -132,9 +147,16 @@ def _scenes(
 
 
 def _make(
-    run: "RecipeRun", steps: Iterable["Step"], source: Iterator[float] | None, processes: int, *, everything: bool
+    run: "RecipeRun",
+    steps: Iterable["Step"],
+    source: Iterator[float] | None,
+    processes: int,
+    options: Sequence[str],
+    *,
+    everything: bool,
 ) -> None:
-    from opendrivevla_ros.training.recipe import HELD_OUT, SMALL, EgoStep, LanguageStep, OwnDrivesStep
+    """Runs steps. options: of the same run, for the processes that train a stage."""
+    from opendrivevla_ros.training.recipe import HELD_OUT, EgoStep, LanguageStep, OwnDrivesStep
     from opendrivevla_ros.training.times import timed
 
     with timed(run.folder, "drives"):
@@ -153,9 +175,7 @@ def _make(
                 for kind in step.reads:
                     show_progress("look at the drives", run.look(processes, kind, truth=step.truth))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
-            kept = [other.name for other in run.recipe.steps]
-            left_out = [other.name for other in SMALL.steps if other.name not in kept]
-            _launch(step.name, run.folder, left_out, processes)
+            launch(["train", step.name, *options], processes, what=f"the stage {step.name}")
     if everything:
         if HELD_OUT in [step.name for step in run.recipe.steps]:
             show_progress(f"look at {HELD_OUT}", run.look(processes, HELD_OUT))
@@ -182,9 +202,3 @@ def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> N
     samples = [sample for folder in (disturbed, undisturbed) for sample in ego_samples(DriveStore(folder))]
     loss = train_ego_state(samples, output / "checkpoint")
     console.print(f"ego_state: {len(samples)} moments, last loss {loss:.4f}, in {output / 'checkpoint'}")
-
-
-def _launch(stage: str, output: Path, without: Iterable[str], processes: int) -> None:
-    """Trains a stage in processes of their own."""
-    left_out = [argument for name in without for argument in ("--without", name)]
-    launch(["train", stage, "--output", str(output), *left_out], processes, what=f"the stage {stage}")

@@ -20,11 +20,13 @@ def train_autovla(
     processes: int,
     start: Path | None,
     teacher: Path | None,
+    codebook: Path | None,
     source: "Callable[[AutoVlaRun], Iterator[float]] | None",
 ) -> None:
     """Runs the stages of a preset's recipe, or all, and exports the checkpoint after all; see `cli.train`.
 
-    teacher: of the stages that distil; before each, it plans where it has not. source: takes recorded drives into a
+    teacher: of the stages that distil; before each, it plans where it has not. codebook: of a run's start; it is kept
+    in its folder. source: takes recorded drives into a
     run in place of those of the world, and yields the share that is in. Raises CheckpointError, CommandError,
     DatasetError and TrainingError.
     """
@@ -39,7 +41,7 @@ def train_autovla(
     if teacher is not None:
         whole = whole.taught(load_config(teacher).image_size)
     recipe = (whole if source is None else whole.of_recorded_drives()).without(without)
-    run = AutoVlaRun(recipe, output, driver_reward, start=start, teacher=teacher)
+    run = AutoVlaRun(recipe, output, driver_reward, start=start, teacher=teacher, codebook=codebook)
     steps = [recipe.step(name) for name in stages] if stages else list(recipe.steps)
     if is_launched():  # for one stage
         for trained in recipe.training_steps:

@@ -41,4 +41,4 @@ class Moments(Dataset[Moment]):
 
 
 def _planning_message(sample: SpokenSample) -> str:
-    return next(task.user for task in sample.tasks if task.kind == "plan")
+    return next(task.user for task in sample.tasks if task.kind.split()[0] == "plan")

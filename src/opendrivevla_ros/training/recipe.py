@@ -167,7 +167,10 @@ class StepRecipe(Generic[TrainsT]):
 @dataclass(frozen=True)
 class Recipe(StepRecipe[TrainingStep]):
     """Of an OpenDriveVLA. With a step HELD_OUT, it is measured on its drives how much further off proposals are than
-    expected."""
+    expected. thinks: it learns to think before it plans, where somebody matters; see `text_tasks.planning_tasks`.
+    """
+
+    thinks: bool = False
 
 
 def _unread(step: Any, drives: Sequence[str]) -> Any:
@@ -249,3 +252,4 @@ SMALL = Recipe(
         LanguageStep("driving", "instruction", _speaking(1200, 1.5e-3), reads=ALL_SEEN),
     ),
 )
+RECIPES = {"small": SMALL, "small-thinking": replace(SMALL, thinks=True)}

@@ -22,6 +22,7 @@ from opendrivevla_ros.training.corpus import world_corpus
 from opendrivevla_ros.training.ego_driver import EgoDriver
 from opendrivevla_ros.training.ego_step import EgoTraining, proposal_scales, query_of, with_ego_tokens
 from opendrivevla_ros.training.end_to_end import EndToEndTraining, SpokenClips
+from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import Clips
 from opendrivevla_ros.training.initialisation import start_from_nothing
 from opendrivevla_ros.training.language_data import SeenTurns
@@ -64,7 +65,7 @@ class RecipeRun(StepRun[Recipe]):
     def config(self) -> OpenDriveVlaConfig:
         """Of the checkpoint that is made."""
         tokenizer = self.tokenizer()
-        return small(len(tokenizer), int(tokenizer.eos_token_id))
+        return replace(small(len(tokenizer), int(tokenizer.eos_token_id)), thinks=self.recipe.thinks)
 
     def look(self, processes: int, kind: str = TRAIN, *, truth: bool = False) -> Iterator[float]:
         """Has the trained perception see all drives, for the language stages; yields the share that it has seen.
@@ -199,6 +200,9 @@ class RecipeRun(StepRun[Recipe]):
         if not step.truth:
             take_weights(model, _common(self.weights_before(step), model.state_dict()), self.folder)
             seen = with_ego_tokens(seen, query_of(model.perception))
+        if any(task.before for sample in seen for task in sample.tasks) != self.recipe.thinks:
+            other = "does not think" if self.recipe.thinks else "thinks"
+            raise TrainingError(f"the drives in {self.folder} were looked at for a model that {other}; choose another")
         assert model.language is not None
         training = LessonTraining(
             model.language,

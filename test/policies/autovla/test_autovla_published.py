@@ -1,5 +1,6 @@
 """The published weights into a checkpoint folder: every name in its place, strictly, or one sentence and no folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,39 @@ def test_contours_of_every_tenth_of_a_second_are_taken_at_their_end(parts: dict[
     assert found.config.codebook_sha256 == tiny_config().codebook_sha256
 
 
+def plain_state(rows: int) -> dict[str, Tensor]:
+    """The weights as Qwen2.5-VL's own, with an embedding of so many rows."""
+    state = {name.removeprefix("autovla.vlm."): tensor for name, tensor in published_state().items()}
+    for table in ("model.embed_tokens.weight", "lm_head.weight"):
+        state[table] = state[table][:rows].clone()
+    return state
+
+
+def test_qwens_weights_get_rows_for_actions_and_count_as_untrained(parts: dict[str, Path], tmp_path: Path) -> None:
+    config = tiny_config()
+    first, count = config.first_action_id, config.actions
+    save_file(plain_state(first + 3), tmp_path / "Qwen.safetensors")  # as published, with more rows than words
+    given = {**parts, "source": tmp_path / "Qwen.safetensors"}
+    unaware = replace(config, language=replace(config.language, vocabulary_size=5000), actions=7, first_action_id=9)
+    imported = convert(given, tmp_path / "own", config=unaware)
+    assert not imported.config.trained
+    assert imported.config.signed_acceleration
+    assert imported.config.tells_history
+    assert (imported.config.first_action_id, imported.config.actions) == (first, count)
+    assert any("train it before it drives" in note for note in imported.notes)
+    model, _ = load_model(tmp_path / "own")
+    for own, published in (
+        (model.lm_head.weight, "lm_head"),
+        (model.get_input_embeddings().weight, "model.embed_tokens"),
+    ):
+        words = plain_state(first)[f"{published}.weight"]
+        assert torch.equal(own[:first], words.bfloat16())
+        torch.testing.assert_close(own[first:].float(), words.mean(0).expand(count, -1), atol=1e-2, rtol=1e-2)
+    assert load_policy(tmp_path / "own", samples=0).plan(make_observation()).trajectory.xy.shape == (10, 2)
+    save_file(plain_state(first - 1), tmp_path / "Qwen.safetensors")
+    refused(given, tmp_path / "short", f"has {first - 1} rows, but the tokenizer {first} words", config=unaware)
+
+
 # ------------------------------------------------------------------ refused
 
 
@@ -121,7 +155,7 @@ def test_contours_of_every_tenth_of_a_second_are_taken_at_their_end(parts: dict[
     ("change", "message"),
     [
         (lambda s: s.pop("autovla.vlm.model.norm.weight"), "lacks the entry model.language_model.norm.weight"),
-        (lambda s: s.pop("autovla.vlm.model.embed_tokens.weight"), "no whole AutoVLA checkpoint"),
+        (lambda s: s.pop("autovla.vlm.model.embed_tokens.weight"), "no whole AutoVLA or Qwen2.5-VL checkpoint"),
         (lambda s: s.update({"autovla.vlm.model.extra": torch.zeros(1)}), "no place"),
         (lambda s: s.update({"visual.extra": torch.zeros(1)}), "begins with autovla.vlm."),
         (

@@ -14,13 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from full_disk import files_limited_to
-from policies.autovla.tiny import tiny_model, write_folder
+from policies.autovla.tiny import tiny_codebook, tiny_model, write_folder
 from training.autovla.drives import drives
 
 from opendrivevla_ros.core.trajectory import Trajectory
 from opendrivevla_ros.datasets.drive_store import StoredSample
 from opendrivevla_ros.language.action_lattice import lattice
-from opendrivevla_ros.policies.autovla.model import load_config
+from opendrivevla_ros.policies.autovla.model import AutoVlaModel, codebook_hash, load_config, load_model
 from opendrivevla_ros.policies.autovla.tokenizer import build_tokenizer
 from opendrivevla_ros.policies.checkpoint import verified_hash
 from opendrivevla_ros.policies.errors import CheckpointError
@@ -250,8 +250,56 @@ def test_a_checkpoint_is_gone_on_from(tmp_path: Path):
     made = AutoVlaRun(recipe, tmp_path / "run", constant, start=start)
     made.run(recipe.training_steps[0])
     folder = made.export()
-    assert load_policy(folder, samples=0).info.model_id == "autovla-tiny"
+    info = load_policy(folder, samples=0).info
+    assert (info.model_id, info.trained) == ("autovla-tiny", True)
     assert "- From: SHA-256 " in (folder / "README.md").read_text()
+
+
+def alike(model: AutoVlaModel) -> float:
+    """By how much more the action tokens of near motions are alike than those of far ones, -2 to 2."""
+    codebook, first = tiny_codebook(), model.autovla_config.first_action_id
+    own = F.normalize(model.get_input_embeddings().weight[first : first + len(codebook)].float(), dim=1)
+    apart = np.linalg.norm(codebook.contours - codebook.contours[0], axis=-1).mean(-1)
+    near, far = (own[mask] @ own[0] for mask in ((apart > 0) & (apart < np.median(apart)), apart > np.median(apart)))
+    return float(near.mean() - far.mean())
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_actions_that_mean_nothing_yet_start_from_their_motions_and_others_stay(tmp_path: Path, *, trained: bool):
+    model = tiny_model(trained=trained)
+    model.autovla_config = replace(model.autovla_config, trained=trained)
+    start = write_folder(tmp_path / "start", model)
+    before = load_model(start)[0]
+    drives(tmp_path / "run" / "drives" / TRAIN)
+    step = AnswerStep("answers", replace(TWO_STEPS, learning_rate=1e-9), muon=False)
+    made = AutoVlaRun(replace(TINY, steps=(step,)), tmp_path / "run", constant, start=start)
+    made.run(step)
+    after = load_model(made.export())[0]
+    assert (alike(after) > alike(before) + 0.1) == (not trained)
+
+
+def test_a_run_keeps_the_codebook_that_it_began_with(tmp_path: Path):
+    tiny_codebook().save(tmp_path / "own.npz")
+    lattice().save(tmp_path / "lattice.npz")
+    drives(tmp_path / "run" / "drives" / TRAIN)
+    step = AnswerStep("answers", TWO_STEPS)
+    recipe = replace(TINY, steps=(step,))
+    build_tokenizer(tiny_codebook()).save_pretrained(str(tmp_path / "run" / "tokenizer"))
+    shutil.copy(tmp_path / "own.npz", tmp_path / "run" / "action_codebook.npz")
+    AutoVlaRun(recipe, tmp_path / "run", constant).run(step)  # as the processes of a stage, which are told no codebook
+    again = AutoVlaRun(recipe, tmp_path / "run", constant, codebook=tmp_path / "own.npz")
+    assert load_config(again.export()).codebook_sha256 == codebook_hash(tiny_codebook())
+    with pytest.raises(
+        TrainingError, match=r"has the action codebook [0-9a-f]{12}, but .*lattice\.npz is .*another folder"
+    ):
+        AutoVlaRun(recipe, tmp_path / "run", constant, codebook=tmp_path / "lattice.npz")
+    start = write_folder(tmp_path / "start", tiny_model())
+    with pytest.raises(
+        TrainingError, match=r"the codebook of .*start is taken over with its tokens; leave .*own\.npz out"
+    ):
+        AutoVlaRun(recipe, tmp_path / "other", constant, start=start, codebook=tmp_path / "own.npz")
+    AutoVlaRun(recipe, tmp_path / "other", constant, codebook=tmp_path / "own.npz")
+    assert (tmp_path / "other" / "action_codebook.npz").is_file()
 
 
 def test_a_step_before_its_turn_is_refused(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""How an AutoVLA that learns from nothing starts: with action tokens that are alike where their motions are."""
+"""How an AutoVLA starts to which actions mean nothing: with tokens that are alike where their motions are."""
 
 import math
 
@@ -13,7 +13,7 @@ FINEST, COARSEST = 0.2, 10.0  # metres between motions that begin to differ
 
 @torch.no_grad()
 def start_from_motions(model: AutoVlaModel, actions: ActionTokens) -> None:
-    """Sets the embeddings of the action tokens by where each ends; for a model without trained weights only.
+    """Sets the embeddings of the action tokens by where each ends; for a model that has not learned any of them.
 
     Left to chance, two thousand words mean nothing until each of them was met, and what was learned of one tells
     nothing of the one beside it. The numbers are random Fourier features of the four corners (Rahimi and Recht, 2007),

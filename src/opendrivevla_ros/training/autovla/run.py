@@ -24,6 +24,7 @@ from opendrivevla_ros.policies.autovla.model import (
     CODEBOOK,
     AutoVlaModel,
     action_tokens,
+    codebook_hash,
     load_codebook,
     load_config,
     load_model,
@@ -72,8 +73,11 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
     reward: of plans at recorded moments, for reinforcement. start: a checkpoint folder whose tokenizer, codebook and
     weights the first step goes on from; None for the small preset and random weights. teacher: the checkpoint folder
     of who stands beside steps of distillation; what starts from random weights takes over its tokenizer and codebook.
+    codebook: the file of that of what starts from random weights without a teacher; None for the one that a run has
+    begun with, or the lattice.
 
-    Raises TrainingError for a teacher whose tokens are not those of `start`, and for another one than the folder's.
+    Raises TrainingError for a teacher whose tokens are not those of `start`, and for another teacher or codebook than
+    the folder's; CheckpointError for a codebook that cannot be read.
     """
 
     def __init__(
@@ -84,18 +88,24 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         *,
         start: Path | None = None,
         teacher: Path | None = None,
+        codebook: Path | None = None,
     ) -> None:
         super().__init__(recipe, folder)
         self.start, self.teacher = start, teacher
         self._reward = reward
         self._words = teacher if start is None else start  # whose tokenizer and codebook are taken over
+        if codebook is not None:
+            self._begin_with(load_codebook(codebook), codebook)
         if teacher is not None:
             check_teacher(teacher, self.config(), self.tokenizer(), self.codebook())
             self._check_same_teacher(teacher)
 
     def codebook(self) -> ActionCodebook:
         """Of the action tokens. Raises CheckpointError."""
-        return lattice() if self._words is None else load_codebook(self._words / CODEBOOK)
+        if self._words is not None:
+            return load_codebook(self._words / CODEBOOK)
+        own = self.folder / CODEBOOK
+        return load_codebook(own) if own.is_file() else lattice()
 
     def tokenizer(self) -> Any:
         """That of the checkpoint to start from or of the teacher; else a small one, made of the world's words once."""
@@ -108,7 +118,10 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
 
     def config(self) -> AutoVlaConfig:
         """Of the checkpoint that is made, as it is by now. Raises CheckpointError, and TrainingError."""
-        config = small_config(self.tokenizer(), self.codebook()) if self.start is None else load_config(self.start)
+        if self.start is None:
+            config = small_config(self.tokenizer(), self.codebook())
+        else:
+            config = replace(load_config(self.start), trained=True)
         measured = [self.folder / step.name / SCALES for step in self.recipe.steps if isinstance(step, ProposalStep)]
         if known := [path for path in measured if path.is_file()]:
             with reading(known[-1], "file of scales", f"delete {known[-1].parent} to train that stage anew"):
@@ -256,6 +269,20 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
             raise TrainingError(f"the stage {step.name} needs a teacher; give its checkpoint folder")
         return self.teacher
 
+    def _begin_with(self, codebook: ActionCodebook, source: Path) -> None:
+        """Keeps the codebook in the folder."""
+        if self._words is not None:
+            raise TrainingError(f"the codebook of {self._words} is taken over with its tokens; leave {source} out")
+        begun = (self.folder / "tokenizer").exists()
+        if begun and (known := codebook_hash(self.codebook())) != (found := codebook_hash(codebook)):
+            raise TrainingError(
+                f"the run in {self.folder} has the action codebook {known[:12]}, but {source} is {found[:12]}; leave"
+                " that out to go on, or choose another folder"
+            )
+        if not begun:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            codebook.save(self.folder / CODEBOOK)
+
     def _check_same_teacher(self, teacher: Path) -> None:
         mark = self.folder / PLANS / TEACHER
         if mark.is_file() and mark.read_text() != (found := verified_hash(teacher)):
@@ -268,12 +295,14 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
         """The model as the training before a step has left it, in float32."""
         before = self.recipe.training_before(step)
         if not before and self.start is not None:
-            return load_model(self.start)[0].float()
-        torch.manual_seed(self.recipe.seed)
-        model = AutoVlaModel(self.config())
-        if before:
-            self._take_weights(model, before[-1])
+            model = load_model(self.start)[0].float()
+            knows_actions, model.autovla_config = model.autovla_config.trained, self.config()
         else:
+            torch.manual_seed(self.recipe.seed)
+            model, knows_actions = AutoVlaModel(self.config()), bool(before)
+            if before:
+                self._take_weights(model, before[-1])
+        if not knows_actions:
             start_from_motions(model, action_tokens(model.autovla_config, self.tokenizer(), self.codebook()))
         return model
 
