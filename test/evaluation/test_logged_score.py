@@ -87,6 +87,15 @@ def test_a_moment_of_which_too_little_is_known_has_no_reward():
     assert math.isnan(driver_reward(lost, plan(straight(5.0), 5.0)))
 
 
+@pytest.mark.parametrize("number", ["position", "size", "yaw", "future"])
+def test_a_road_user_whose_numbers_are_none_leaves_no_reward(number: str):
+    car = standing_car(18.0, left=3.5)
+    assert reward(car, xy=straight(SPEED)) == 1.0
+    nowhere = np.full_like(np.asarray(getattr(car, number), dtype=float), np.nan)
+    broken = replace(car, **{number: nowhere}, future_mask=np.ones(6, dtype=bool))
+    assert math.isnan(reward(broken, xy=straight(SPEED)))
+
+
 @pytest.mark.parametrize("family", ["bend", "cut_in", "crossing_pedestrian", "junction_left", "stopped_lead"])
 def test_moments_of_the_world_are_scored_as_the_world_scores_them(family: str):
     sampler = WorldSampler(make_scenario(family, 3), NoPictures(nuscenes_rig()))

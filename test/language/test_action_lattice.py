@@ -1,5 +1,7 @@
 """The codebook that is built from a vehicle's limits, on motions of other families than its own."""
 
+import time
+
 import numpy as np
 import pytest
 from benchmarks.action_tokens import BANDS, average_error
@@ -45,6 +47,17 @@ def test_it_follows_what_was_driven_in_the_world():
             pieces.append(np.column_stack([ahead, left, away[:, 2]]))
     assert len(pieces) > 30
     assert average_error(CODEBOOK, np.stack(pieces)) <= MOST_ERROR
+
+
+def test_ten_thousand_drives_are_encoded_in_two_seconds():
+    random = np.random.default_rng(0)
+    headings = np.cumsum(random.normal(0.0, 0.03, (10_000, TOKENS)), axis=1)
+    ahead = random.uniform(0.0, 15.0, (10_000, 1)) * np.ones(TOKENS)
+    steps = np.stack([ahead * np.cos(headings), ahead * np.sin(headings)], axis=-1)
+    poses = np.concatenate([steps.cumsum(axis=1), headings[..., None]], axis=-1)
+    started = time.process_time()  # of all cores, so that others who are busy do not count
+    assert CODEBOOK.encode(poses).shape == (10_000, TOKENS)
+    assert time.process_time() - started < 2.0
 
 
 def test_it_is_no_larger_than_the_published_one_and_begins_with_standing_still():

@@ -95,7 +95,7 @@ def test_an_interrupted_prefill_leaves_no_half_read_prefix(
 ) -> None:
     decoder, calls = Decoder(small_model, max_length=64), []
     expected = decoder.prefill(embeddings, prefix=range(30))
-    decoder.forget_prefix()
+    decoder.prefill(embeddings)  # without a prefix: what was kept is overwritten
 
     def interrupt() -> None:
         calls.append(1)

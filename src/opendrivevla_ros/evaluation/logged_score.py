@@ -33,10 +33,17 @@ def driver_reward(stored: StoredSample, plan: Trajectory) -> float:
     sample = stored.sample
     if sample.agents is None or not sample.future_mask.all() or not np.isfinite(sample.future).all():
         return math.nan
+    if not all(map(_is_finite, sample.agents)):
+        return math.nan
     try:
         return driver_score(plan, logged_scene(sample), horizon_s=LOGGED_S).score
     except ValueError:
         return 0.0
+
+
+def _is_finite(agent: AgentLabel) -> bool:
+    numbers = np.concatenate([agent.position, agent.size, [agent.yaw], agent.future[agent.future_mask].ravel()])
+    return bool(np.isfinite(numbers).all())
 
 
 def logged_scene(sample: DrivingSample) -> Scene:

@@ -83,10 +83,6 @@ class Decoder:
         """Embeddings [L, hidden] of tokens."""
         return embed(torch.tensor(ids, device=self.embedding.device), self.embedding)
 
-    def forget_prefix(self) -> None:
-        """Drops what is kept of the last prompt's beginning: call it when weights have changed."""
-        self._prefix = ()
-
     @torch.inference_mode()
     def prefill(
         self,
@@ -99,7 +95,8 @@ class Decoder:
         """Reads a prompt [L, hidden] into row 0; returns the last position's normalised hidden state [1, hidden].
 
         prefix: the ids of the prompt's beginning, as far as it is plain text. It is read in a forward of its own, and
-        not again while it stays the same, so that the outcome does not depend on the calls before.
+        not again while it stays the same, so that the outcome does not depend on the calls before; while weights
+        change, give none.
         positions: [3, L] of time, row and column for the rotary embedding (Qwen2-VL, arXiv 2409.12191), where the
         prompt holds pictures; text after it goes on behind the largest. Without them tokens are counted from 0.
         check: called before every layer, may raise. Raises ValueError for a prompt that is too long or not finite.

@@ -197,29 +197,36 @@ class _ThoughtStream:
     def close(self) -> str:
         """What must still be written for the answer to follow; tells the rest of the thought."""
         self._tell(len(self.thought))
-        if self._mark in self.text:
-            answer = self._ending.partition(self._mark)[2]
-            after = self.text.partition(self._mark)[2]
-            return answer[_overlap(after, answer) :]
-        return self._begun[1]
+        return unwritten(self.text, self._ending, self._mark)
 
     @property
     def thought(self) -> str:
         """The text without its end mark, the newline before that, or the beginning of the two."""
         before, mark, _ = self.text.partition(self._mark)
-        return before.removesuffix("\n") if mark else self.text[: len(self.text) - self._begun[0]]
-
-    @property
-    def _begun(self) -> tuple[int, str]:
-        """Characters of the ending that the text has begun, and the rest of it; the newline may have been left out."""
-        whole = _overlap(self.text, self._ending)
-        bare = _overlap(self.text, self._ending[1:])
-        return (whole, self._ending[whole:]) if whole >= bare else (bare, self._ending[1 + bare :])
+        return before.removesuffix("\n") if mark else self.text[: len(self.text) - _begun(self.text, self._ending)[0]]
 
     def _tell(self, end: int) -> None:
         if end > self._told:
             self._on_text(self.text[:end])
             self._told = end
+
+
+def unwritten(text: str, ending: str, mark: str) -> str:
+    """What must still be written after a thought's text for the answer to follow.
+
+    ending: a newline, the mark that ends a thought, and what follows that. The text may hold the mark already.
+    """
+    _, found, after = text.partition(mark)
+    if not found:
+        return _begun(text, ending)[1]
+    answer = ending.partition(mark)[2]
+    return answer[_overlap(after, answer) :]
+
+
+def _begun(text: str, ending: str) -> tuple[int, str]:
+    """Characters of an ending that a text has begun, and the rest of it; the newline may have been left out."""
+    whole, bare = _overlap(text, ending), _overlap(text, ending[1:])
+    return (whole, ending[whole:]) if whole >= bare else (bare, ending[1 + bare :])
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

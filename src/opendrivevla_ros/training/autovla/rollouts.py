@@ -18,6 +18,7 @@ from torch import Tensor
 from opendrivevla_ros.language.action_prior import ActionPrior
 from opendrivevla_ros.language.action_tokens import ActionTokens
 from opendrivevla_ros.language.decoder import Decoder
+from opendrivevla_ros.language.thinking import unwritten
 from opendrivevla_ros.policies.autovla.config import ACTIONS_PER_PLAN
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel
 from opendrivevla_ros.policies.autovla.prompt import ANSWER_END, TEMPLATE
@@ -152,7 +153,7 @@ class Rollouts:
             row.thought.append(token)
             text = self._tokenizer.decode(row.thought)
             if TEMPLATE.end in text or len(row.thought) >= min(self._most_thought, room):
-                row.ids += self._encode(_rest(text))
+                row.ids += self._encode(unwritten(text, ENDING, TEMPLATE.end))
                 row.kind = Decision.ACTION
         else:
             row.ids.append(token)
@@ -200,13 +201,3 @@ def _draw(probabilities: Tensor, uniform: Tensor) -> list[int]:
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).gt(0).int().argmax(-1, keepdim=True)
     found: list[int] = torch.minimum(columns, last)[:, 0].tolist()  # rounding must not lead behind the last possible
     return found
-
-
-def _rest(thought: str) -> str:
-    """What must still be written after a thought for the actions to follow."""
-    before, mark, after = thought.partition(TEMPLATE.end)
-    if mark:
-        return TEMPLATE.answer.removeprefix(after)
-    lengths: Sequence[int] = range(min(len(before), len(ENDING)), 0, -1)
-    begun = next((length for length in lengths if before.endswith(ENDING[:length])), 0)
-    return ENDING[begun:]
