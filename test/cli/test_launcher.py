@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from opendrivevla_ros.cli.console import CommandError
-from opendrivevla_ros.cli.launcher import MALLOC, is_launched, launch
+from opendrivevla_ros.cli.launcher import MALLOC, is_launched, launch, training_processes, working_processes
 
 
 def test_a_launch_starts_the_command_in_processes_that_share_the_cores(monkeypatch: pytest.MonkeyPatch):
@@ -28,6 +28,19 @@ def test_a_launch_starts_the_command_in_processes_that_share_the_cores(monkeypat
     seen["code"] = 1
     with pytest.raises(CommandError, match="the stage perception stopped; its reason stands above"):
         launch(["train", "perception"], 2, what="the stage perception")
+
+
+@pytest.mark.parametrize(("cores", "together"), [(1, 1), (2, 2), (3, 2), (6, 4), (16, 4)])
+def test_no_more_processes_train_together_than_can_share_a_batch(
+    monkeypatch: pytest.MonkeyPatch, cores: int, together: int
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert training_processes(0, batch_size=4) == together
+    assert training_processes(3, batch_size=4) == 2
+    assert (working_processes(0), working_processes(3)) == (cores, 3)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert training_processes(0, batch_size=4) == 1
 
 
 def test_a_launched_process_knows_that_it_is(monkeypatch: pytest.MonkeyPatch):

@@ -20,7 +20,7 @@ from opendrivevla_ros.training.autovla.recipe import AnswerStep, AutoVlaRecipe
 from opendrivevla_ros.training.autovla.run import AutoVlaRun
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.metrics import read_metrics
-from opendrivevla_ros.training.recipe import SMALL, PerceptionStep
+from opendrivevla_ros.training.recipe import SMALL, OwnDrivesStep, PerceptionStep
 from opendrivevla_ros.training.recipe_run import RecipeRun
 from opendrivevla_ros.training.times import read_times
 
@@ -46,7 +46,11 @@ def test_an_unknown_preset_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("preset", ["small", "small-thinking"])
 def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str):
     two_steps = LoopSettings(steps=2, learning_rate=1e-3, batch_size=1, warmup_steps=1)
-    steps = (PerceptionStep("perception", two_steps, 2),)
+    reads = (recipe.TRAIN, "expert_drives")
+    steps = (
+        OwnDrivesStep("expert_drives", first=4, scenarios=1, driver=recipe.EXPERT),
+        PerceptionStep("perception", two_steps, 2, reads=reads),
+    )
     tiny = replace(SMALL, scenarios=1, steps=steps)
     launched: list[list[str]] = []
 
@@ -64,6 +68,7 @@ def test_a_stage_trains_and_is_done_the_second_time(tmp_path: Path, monkeypatch:
     assert "perception: 2 steps in" in output
     assert [row["step"] for row in read_metrics(tmp_path / "perception")] == [1, 2]
     assert list(read_times(tmp_path)) == ["drives", "perception"]
+    assert len(list((tmp_path / "drives" / "expert_drives").iterdir())) == 1  # which it reads too
     code, output = said("perception", *options, "--processes", "1")
     assert code == 0
     assert "perception: done before" in output

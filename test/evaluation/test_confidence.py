@@ -41,6 +41,7 @@ def test_a_policy_tells_its_doubts_in_a_scene() -> None:
     assert len(plans) >= 10
     assert all(plan.doubt.spread is not None and 0 < plan.doubt.token_probability <= 1 for plan in plans)
     assert all(plan.confidence == score(plan.doubt) for plan in plans)  # it has no calibration
+    assert record_confidence(scene, policy) == plans  # whatever it drew before, and so in whatever process
 
 
 def test_the_command_calibrates_a_checkpoint_whose_weights_alone_take_it(tmp_path: Path) -> None:

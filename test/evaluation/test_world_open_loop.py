@@ -115,21 +115,25 @@ def test_what_was_seen_is_scored_against_what_was_there(record: SceneRecord) -> 
 class Masked(Oracle):
     """Tells masks too: everything is drivable and there is nothing else."""
 
+    map_grid = GRID
+
     @property
     def map_result(self) -> MapResult:
-        side = GRID.bev_size
+        side = self.map_grid.bev_size
         nothing = torch.zeros(0, side, side, dtype=torch.bool)
         everywhere = torch.ones(side, side, dtype=torch.bool)
         return MapResult(nothing, torch.zeros(0, dtype=torch.int64), torch.zeros(0), everywhere, nothing)
 
 
-def test_masks_are_scored_beside_polylines_where_a_policy_tells_them(renderer: Renderer) -> None:
+@pytest.mark.parametrize("side", [GRID.bev_size, 100])
+def test_masks_are_scored_beside_polylines_where_a_policy_tells_them(renderer: Renderer, side: int) -> None:
     policy = Masked(SCENE, renderer, samples=2)
+    policy.map_grid = replace(GRID, bev_size=side)
     result = open_loop_result([record_scene(SCENE, {"masked": policy}, renderer, samples=2)], "masked")
     assert set(result.map.overlap.values()) == {1.0}
     assert result.map_masks is not None
     assert result.map_masks.overlap["boundary"] == 0.0
-    covered = result.map_masks.true_cells["drivable_area"] / (2 * GRID.bev_size**2)
+    covered = result.map_masks.true_cells["drivable_area"] / (2 * side**2)
     assert result.map_masks.overlap["drivable_area"] == pytest.approx(covered)
     assert "| class | masks | polylines |" in result.markdown()
 

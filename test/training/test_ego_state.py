@@ -43,7 +43,7 @@ def test_a_moment_whose_future_is_not_wholly_known_is_left_out(samples, tmp_path
 
 
 def test_a_trained_policy_beats_constant_velocity_on_what_it_saw(samples, tmp_path: Path) -> None:
-    error = train_ego_state(samples, tmp_path / "ego", steps=300)
+    error = train_ego_state(samples, tmp_path / "ego", source="train", steps=300)
     policy = load_policy(tmp_path / "ego")
     assert "400 samples" in (tmp_path / "ego" / "README.md").read_text()
     distances = []
@@ -58,8 +58,8 @@ def test_a_trained_policy_beats_constant_velocity_on_what_it_saw(samples, tmp_pa
 
 def test_training_again_gives_the_same_weights(samples, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        train_ego_state(samples[:50], tmp_path / name, steps=20, seed=4)
-    train_ego_state(samples[:50], tmp_path / "c", steps=20, seed=5)
+        train_ego_state(samples[:50], tmp_path / name, source="train", steps=20, seed=4)
+    train_ego_state(samples[:50], tmp_path / "c", source="train", steps=20, seed=5)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b", "c")]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
@@ -67,8 +67,8 @@ def test_training_again_gives_the_same_weights(samples, tmp_path: Path) -> None:
 
 def test_nothing_to_learn_from_is_refused(samples, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there are no samples"):
-        train_ego_state([], tmp_path / "ego")
+        train_ego_state([], tmp_path / "ego", source="train")
     broken = replace(samples[0], future=np.full((6, 3), np.nan))
     with pytest.raises(TrainingError, match="not finite"):
-        train_ego_state([samples[1], broken], tmp_path / "ego")
+        train_ego_state([samples[1], broken], tmp_path / "ego", source="train")
     assert not (tmp_path / "ego").exists()

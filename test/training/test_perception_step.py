@@ -22,6 +22,7 @@ from opendrivevla_ros.training.perception_step import (
     LabelledFrame,
     PerceptionTraining,
     every_layer,
+    move_frame,
     occupied,
 )
 
@@ -119,6 +120,15 @@ def test_accelerate_finds_the_frames_of_a_batch_and_moves_them():
     assert moved is not given
     for name in ("frame", "boxes", "map_elements", "plan"):
         torch.testing.assert_close(vars(getattr(moved, name)), vars(getattr(given, name)))
+
+
+def test_all_of_a_frame_moves_but_what_is_read_number_by_number():
+    frame = replace(labelled().frame, ego=torch.zeros(3))
+    parts = vars(move_frame(frame, "meta"))
+    moved = {name: part.device.type for name, part in parts.items() if isinstance(part, torch.Tensor)}
+    assert moved.pop("can_bus") == "cpu"
+    assert set(moved.values()) == {"meta"}
+    assert "ego" in moved
 
 
 def test_the_last_of_all_layers_is_what_the_head_itself_says(training: PerceptionTraining):

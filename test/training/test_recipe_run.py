@@ -17,6 +17,7 @@ from opendrivevla_ros.language.small_tokenizer import build_small_tokenizer
 from opendrivevla_ros.policies.opendrivevla.model import load_config
 from opendrivevla_ros.policies.registry import load_policy
 from opendrivevla_ros.training import recipe_run
+from opendrivevla_ros.training.card import card
 from opendrivevla_ros.training.ego_driver import load_ego_training
 from opendrivevla_ros.training.ego_step import query_of, with_ego_tokens
 from opendrivevla_ros.training.errors import TrainingError
@@ -200,6 +201,22 @@ def test_recorded_drives_are_learned_from_without_anybody_driving():
     assert [name for name in small if name.startswith("ego")] == ["ego"]
 
 
+def test_a_card_of_recorded_drives_does_not_tell_of_the_world(run: RecipeRun):
+    told = card(TINY.of_recorded_drives(), [], model_id="own", drives={TRAIN: run.drives()}, times={})
+    assert "on recorded drives" in told
+    assert "driving world" not in told
+    assert "scenarios" not in told
+
+
+def test_nobody_is_sent_who_does_not_learn_and_nobody_learns_from_what_nobody_sees():
+    assert "drives_2" not in [step.name for step in SMALL.without(["ego_2"]).steps]
+    assert all("drives_2" not in getattr(step, "reads", ()) for step in SMALL.without(["ego_2"]).steps)
+    with pytest.raises(
+        TrainingError, match="ego_1 learns from what perception sees; keep a stage of perception before"
+    ):
+        SMALL.without(["perception", "sequences"])
+
+
 def test_a_recipe_that_thinks_makes_a_model_that_does_and_no_other(run: RecipeRun, tmp_path: Path):
     step = replace(TINY.step("schooling"), reads=(TRAIN,))
     thinking = RecipeRun(replace(TINY, steps=(step,), thinks=True), tmp_path / "thinking")
@@ -207,7 +224,9 @@ def test_a_recipe_that_thinks_makes_a_model_that_does_and_no_other(run: RecipeRu
         shutil.copytree(run.folder / part, thinking.folder / part)
     list(thinking.look(1, truth=True))
     thinking.run(step)
-    assert load_config(thinking.export()).thinks
+    made = thinking.export()
+    assert load_config(made).thinks
+    assert "`odv train --preset small-thinking`" in (made / "README.md").read_text()
     with pytest.raises(TrainingError, match=r"thinking were looked at for a model that thinks; choose another"):
         RecipeRun(replace(TINY, steps=(step,)), thinking.folder).run(step)
     assert not load_config(run.export()).thinks

@@ -64,6 +64,15 @@ def test_what_was_seen_comes_back_as_it_was(store: DriveStore, tmp_path: Path):
     assert list(see_drives(store, tmp_path, CONFIG, network.state_dict(), processes=1)) == [1.0]
 
 
+@torch.inference_mode()
+def test_what_other_weights_have_seen_is_not_kept(store: DriveStore, tmp_path: Path):
+    first, other = (PerceptionNetwork(PERCEPTION).eval() for _ in range(2))
+    list(see_drives(store, tmp_path, CONFIG, first.state_dict(), processes=1))
+    assert list(see_drives(store, tmp_path, CONFIG, other.state_dict(), processes=1)) == [0.0, 0.5, 1.0]
+    wanted = [one for index in range(len(store.names)) for one in see(other, CONFIG, store.read(index))]
+    assert_same(load_tokens(tmp_path), wanted)
+
+
 def test_so_does_the_truth(store: DriveStore, tmp_path: Path):
     list(see_drives(store, tmp_path, CONFIG, None, processes=1))
     stored = [one for index in range(len(store.names)) for one in store.read(index, cameras=())]

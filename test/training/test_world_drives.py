@@ -1,8 +1,10 @@
 """The disturbed expert: it stays out of trouble, and its motion does not give away what it is about to do."""
 
+from pathlib import Path
+
 import numpy as np
 
-from opendrivevla_ros.training.world_drives import disturbed_expert, scenario_of
+from opendrivevla_ros.training.world_drives import disturbed_expert, draw_drives, scenario_of
 from opendrivevla_ros.world.expert import STEP_S, roll_out
 from opendrivevla_ros.world.families import make_scenario
 from opendrivevla_ros.world.seeds import Split
@@ -26,6 +28,19 @@ def moments(number: int) -> tuple[World, list[tuple[float, float]]]:
         world.step(STEP_S, driver(world))
         step += 1
     return world, found
+
+
+def test_a_scenario_of_which_a_stretch_is_missing_is_drawn_again(tmp_path: Path):
+    def drawn() -> list[int]:
+        return list(draw_drives(tmp_path, scenarios=1, split=Split.TRAIN, image_size=None, processes=1))
+
+    assert drawn() == [0, 1]
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(whole) == 2
+    next(tmp_path.glob("train000000-0-*")).unlink()  # which is written last
+    assert drawn() == [0, 1]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    assert drawn() == [1]
 
 
 def test_disturbed_drives_end_well_and_their_motion_does_not_tell_that_they_will_brake():

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from opendrivevla_ros.core.workers import WorkerDied
 from opendrivevla_ros.datasets.bags import BagError
 from opendrivevla_ros.policies.registry import CheckpointError
 from opendrivevla_ros.ros.command_node import RosNotFound
@@ -46,6 +47,7 @@ USER_ERRORS = (
     CalibrationError,
     CheckpointError,
     RosNotFound,
+    WorkerDied,
     OSError,
 )  # each a sentence that says what to do
 

@@ -13,7 +13,7 @@ from opendrivevla_ros.cli.console import (
     packages_of_the_world,
     show_progress,
 )
-from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
+from opendrivevla_ros.cli.launcher import is_launched, launch, training_processes
 from opendrivevla_ros.cli.replay import RigOption, TopicsOption, rig_of
 from opendrivevla_ros.datasets.bag_topics import read_topic_map
 
@@ -54,7 +54,7 @@ def finetune(
                 return
             count = len(run.examples())
             console.print(f"finetune: {count} moments, {steps} steps in {run.training_folder}", soft_wrap=True)
-            _launch(run, bags, processes or default_processes())
+            _launch(run, bags, training_processes(processes, run.loop.batch_size))
             console.print(f"checkpoint in {run.export()}", soft_wrap=True)
         except (TrainingError, DatasetError) as error:
             raise CommandError(str(error)) from error

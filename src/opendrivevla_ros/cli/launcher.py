@@ -20,11 +20,20 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def default_processes() -> int:
-    """One a GPU, or one a core."""
+def training_processes(asked: int, batch_size: int) -> int:
+    """How many train together: as many as are asked for, or one a GPU or core, but no more than can share a batch.
+
+    asked: 0 for none in particular.
+    """
     import torch
 
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    most = asked or torch.cuda.device_count() or working_processes(0)
+    return next(count for count in range(min(most, batch_size), 0, -1) if batch_size % count == 0)
+
+
+def working_processes(asked: int) -> int:
+    """How many draw, drive and look, which is done on cores: as many as are asked for, or one a core."""
+    return asked or os.cpu_count() or 1
 
 
 def launch(arguments: Sequence[str], processes: int, *, what: str) -> None:

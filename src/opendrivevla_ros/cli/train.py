@@ -13,7 +13,7 @@ from opendrivevla_ros.cli.console import (
     packages_of_the_world,
     show_progress,
 )
-from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
+from opendrivevla_ros.cli.launcher import is_launched, launch, training_processes, working_processes
 from opendrivevla_ros.cli.train_autovla import train_autovla
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def train(
         Path | None, typer.Option(help="Folder for drives, states and results; default: runs/PRESET.")
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=0, help="Processes that train together; 0: one a GPU, or one a core.")
+        int,
+        typer.Option(
+            min=0, help="Processes that train together; 0: one a GPU or core, as far as they can share a batch."
+        ),
     ] = 0,
     without: Annotated[
         list[str] | None, typer.Option(help="Leave this stage out, to see what it is for; may be repeated.")
@@ -90,7 +93,7 @@ def train(
         if preset == "autovla-base" and start is None:
             raise CommandError("autovla-base goes on from a checkpoint; give its folder by --start")
         if preset == "ego_state":
-            _make_ego_state(output, stages, processes or default_processes())
+            _make_ego_state(output, stages, working_processes(processes))
             return
         from opendrivevla_ros.datasets.nuscenes_tables import DatasetError
         from opendrivevla_ros.training.errors import TrainingError
@@ -124,7 +127,7 @@ def train(
             kept = [step.name for step in recipe.steps]
             options = ["--preset", preset, "--output", str(output)]
             options += [part for step in whole.steps if step.name not in kept for part in ("--without", step.name)]
-            _make(run, steps, source, processes or default_processes(), options, everything=not stages)
+            _make(run, steps, source, processes, options, everything=not stages)
         except (TrainingError, DatasetError) as error:
             raise CommandError(str(error)) from error
 
@@ -155,12 +158,13 @@ def _make(
     *,
     everything: bool,
 ) -> None:
-    """Runs steps. options: of the same run, for the processes that train a stage."""
+    """Runs steps. processes: 0 for as many as fit. options: of the same run, for the processes that train a stage."""
     from opendrivevla_ros.training.recipe import HELD_OUT, EgoStep, LanguageStep, OwnDrivesStep
     from opendrivevla_ros.training.times import timed
 
+    hands = working_processes(processes)
     with timed(run.folder, "drives"):
-        show_progress("drives", run.draw(processes) if source is None else source)
+        show_progress("drives", run.draw(hands) if source is None else source)
     console.print("tokenizer")
     run.tokenizer()
     for step in steps:
@@ -169,27 +173,33 @@ def _make(
             continue
         with timed(run.folder, step.name):
             if isinstance(step, OwnDrivesStep):
-                show_progress(step.name, run.drive(step, processes))
+                show_progress(step.name, run.drive(step, hands))
                 continue
+            for other in run.not_driven(step):
+                show_progress(other.name, run.drive(other, hands))
             if isinstance(step, EgoStep | LanguageStep):
                 for kind in step.reads:
-                    show_progress("look at the drives", run.look(processes, kind, truth=step.truth))
+                    show_progress("look at the drives", run.look(hands, kind, truth=step.truth))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
-            launch(["train", step.name, *options], processes, what=f"the stage {step.name}")
+            together = training_processes(processes, step.loop.batch_size)
+            launch(["train", step.name, *options], together, what=f"the stage {step.name}")
     if everything:
         if HELD_OUT in [step.name for step in run.recipe.steps]:
-            show_progress(f"look at {HELD_OUT}", run.look(processes, HELD_OUT))
+            show_progress(f"look at {HELD_OUT}", run.look(hands, HELD_OUT))
         console.print(f"checkpoint in {run.export()}")
 
 
 def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> None:
-    """The ego-state-only model, on the expert's drives that the small one learns from, without their pictures."""
+    """The ego-state-only model, on the expert's drives that the small one learns from, without their pictures.
+
+    In the folder of a small one that is made, it learns from all drives that are there, as that one did.
+    """
     if stages:
         raise CommandError(f"ego_state has no stages, but {', '.join(stages)} was asked for; leave it out")
     from opendrivevla_ros.datasets.drive_store import DriveStore
     from opendrivevla_ros.training.ego_state import ego_samples, train_ego_state
     from opendrivevla_ros.training.own_drives import draw_own_drives
-    from opendrivevla_ros.training.recipe import EXPERT_DRIVES, SMALL, TRAIN
+    from opendrivevla_ros.training.recipe import ALL_SEEN, EXPERT_DRIVES, SMALL, TRAIN
     from opendrivevla_ros.training.world_drives import draw_drives
     from opendrivevla_ros.world.seeds import Split
 
@@ -199,6 +209,8 @@ def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> N
     show_progress("drives", (done / count for done in drawn))
     drawing = draw_own_drives(undisturbed, None, EXPERT_DRIVES.numbers, image_size=None, processes=processes)
     show_progress(EXPERT_DRIVES.name, drawing)
-    samples = [sample for folder in (disturbed, undisturbed) for sample in ego_samples(DriveStore(folder))]
-    loss = train_ego_state(samples, output / "checkpoint")
-    console.print(f"ego_state: {len(samples)} moments, last loss {loss:.4f}, in {output / 'checkpoint'}")
+    read = [kind for kind in ALL_SEEN if (output / "drives" / kind).is_dir()]
+    samples = [sample for kind in read for sample in ego_samples(DriveStore(output / "drives" / kind))]
+    result = output / "ego_state"
+    loss = train_ego_state(samples, result, source=", ".join(read))
+    console.print(f"ego_state: {len(samples)} moments of {', '.join(read)}, last loss {loss:.4f}, in {result}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opendrivevla_ros.cli.console import console, show_progress
-from opendrivevla_ros.cli.launcher import default_processes, is_launched, launch
+from opendrivevla_ros.cli.launcher import is_launched, launch, training_processes, working_processes
 
 if TYPE_CHECKING:
     from opendrivevla_ros.training.autovla.run import AutoVlaRun
@@ -30,6 +30,8 @@ def train_autovla(
     run in place of those of the world, and yields the share that is in. Raises CheckpointError, CommandError,
     DatasetError and TrainingError.
     """
+    import torch
+
     from opendrivevla_ros.evaluation.logged_score import driver_reward
     from opendrivevla_ros.policies.autovla.model import load_config
     from opendrivevla_ros.training.autovla.recipe import RECIPES, DistillationStep, ProposalStep
@@ -48,9 +50,9 @@ def train_autovla(
             if trained in steps:
                 run.run(trained)
         return
-    count = processes or default_processes()
+    hands = working_processes(processes)
     with timed(output, "drives"):
-        show_progress("drives", run.draw(count) if source is None else source(run))
+        show_progress("drives", run.draw(hands) if source is None else source(run))
     console.print("tokenizer")
     run.tokenizer()
     kept = [step.name for step in recipe.steps]
@@ -64,15 +66,18 @@ def train_autovla(
             continue
         with timed(output, step.name):
             if isinstance(step, OwnDrivesStep):
-                show_progress(step.name, run.drive(step, count))
+                show_progress(step.name, run.drive(step, hands))
                 continue
+            for other in run.not_driven(step):
+                show_progress(other.name, run.drive(other, hands))
             if isinstance(step, ProposalStep):
                 held_out = [HELD_OUT] if HELD_OUT in kept else []
                 for kind in (*step.reads, *held_out):
-                    show_progress(f"look at {kind}", run.look(kind, count))
+                    show_progress(f"look at {kind}", run.look(kind, hands))
             if isinstance(step, DistillationStep):
-                show_progress("the teacher plans", run.plan(step, count))
+                show_progress("the teacher plans", run.plan(step, torch.cuda.device_count() or hands))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
-            launch(["train", step.name, *options], count, what=f"the stage {step.name}")
+            together = training_processes(processes, step.loop.batch_size)
+            launch(["train", step.name, *options], together, what=f"the stage {step.name}")
     if not stages:
         console.print(f"checkpoint in {run.export()}")

@@ -3,6 +3,7 @@
 A store is a cache that one training writes and reads; it is made with pickle, so read only what you wrote yourself.
 """
 
+import os
 import pickle
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ class DriveStore:
         """Adds a stretch, whole or not at all; returns its name in `names`. Raises DatasetError if it cannot."""
         stored_name = f"{name}-{len(samples)}"
         path = self.folder / f"{stored_name}{SUFFIX}"
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two may draw the same drive at the same time
         try:
             temporary.write_bytes(pickle.dumps([_packed(stored) for stored in samples], protocol=5))
             temporary.replace(path)

@@ -20,7 +20,7 @@ from opendrivevla_ros.perception.map_drawing import draw_map
 from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.perception.map_polylines import Mask
 
-# the grid of the small preset: 40 x 40 cells of 2 m
+# that of the small preset, 40 x 40 cells of 2 m: of policies that tell no masks
 GRID = PerceptionConfig(range_metres=(-40.0, -40.0, -5.0, 40.0, 40.0, 3.0), bev_size=40)
 
 
@@ -37,7 +37,11 @@ class MapScores:
 
 @runtime_checkable
 class TellsMap(Protocol):
-    """A policy that tells its network's masks."""
+    """A policy that tells its network's masks, and the grid that they are on."""
+
+    @property
+    def map_grid(self) -> PerceptionConfig:
+        """Range and size."""
 
     @property
     def map_result(self) -> MapResult | None:

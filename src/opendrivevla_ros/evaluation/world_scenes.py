@@ -4,15 +4,10 @@ The expert drives; the policies are passengers who are asked twice a second what
 what open loop, detection, tracking and map figures need, so that the pictures are drawn once.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,11 +17,12 @@ from opendrivevla_ros.core.geometry import Array, wrap_angle
 from opendrivevla_ros.core.plan import Agent, Plan, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.core.trajectory import FUTURE_TIMES_S
+from opendrivevla_ros.core.workers import WorkerDied, worked
 from opendrivevla_ros.datasets.driving_samples import AgentLabel, DrivingSample
 from opendrivevla_ros.datasets.world_samples import WorldSampler
 from opendrivevla_ros.evaluation.detection import detections_of
 from opendrivevla_ros.evaluation.driver_score import DriverScore, driver_score
-from opendrivevla_ros.evaluation.map_overlap import TellsMap, cell_counts, mask_cells, polyline_cells
+from opendrivevla_ros.evaluation.map_overlap import GRID, TellsMap, cell_counts, mask_cells, polyline_cells
 from opendrivevla_ros.evaluation.moments import ShownMoment, keep_worst, shown_moment
 from opendrivevla_ros.evaluation.world_score import world_scene
 from opendrivevla_ros.policies.registry import BASELINES, kind_of, load_policy
@@ -124,6 +120,7 @@ def record_scene(
     for policy in policies.values():
         policy.reset()
     observer = next(iter(policies.values()))
+    grid = observer.map_grid if isinstance(observer, TellsMap) else GRID
     records, moments = [], []
     for world, sample in drive_scene(scene, renderer, samples=samples):
         plans = {name: _plan(policy, sample) for name, policy in policies.items()}
@@ -135,7 +132,7 @@ def record_scene(
         mount = sample.observation.rig.lidar_to_base
         future = roll_out(world)
         scored = world_scene(world, future)
-        true_cells = polyline_cells(elements, mount)
+        true_cells = polyline_cells(elements, mount, grid)
         result = observer.map_result if isinstance(observer, TellsMap) and first is not None else None
         marked = np.zeros_like(true_cells) if result is None else mask_cells(result)
         records.append(
@@ -151,7 +148,9 @@ def record_scene(
                 agents=labels,
                 found=() if first is None else first.agents,
                 detections=() if first is None else detections_of(observer, first),
-                line_cells=cell_counts(polyline_cells(() if first is None else first.map_elements, mount), true_cells),
+                line_cells=cell_counts(
+                    polyline_cells(() if first is None else first.map_elements, mount, grid), true_cells
+                ),
                 mask_cells=cell_counts(marked, true_cells) if isinstance(observer, TellsMap) else None,
             )
         )
@@ -271,30 +270,10 @@ def spread(
     if processes < 1:
         raise EvaluationError(f"{processes} processes cannot work; give 1 or more")
     results: list[Result] = []
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_end_with_parent)
     try:
-        for result in pool.map(work, tasks):
+        for result in worked(work, [(task,) for task in tasks], processes=processes):
             results.append(result)
             progress(len(results), len(tasks))
-    except BrokenProcessPool:
-        raise EvaluationError(
-            f"a worker process died at about {tasks[len(results)]}, perhaps for want of memory; "
-            f"try fewer than {processes} processes"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    except WorkerDied as error:
+        raise EvaluationError(str(error)) from None
     return results
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: one that is killed cannot tell its workers."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()

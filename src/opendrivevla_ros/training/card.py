@@ -76,14 +76,12 @@ def card(
         [
             f"# {model_id}",
             "",
-            "A small driving VLA, trained from nothing on the driving world of opendrivevla_ros by"
-            " `odv train --preset small`. It has never seen a real street: it is there to try the package with, not to"
-            " drive a vehicle.",
+            _what_it_is(recipe),
             "",
             "## How it was made",
             "",
-            f"- Data: {len(data.names)} stretches of {recipe.scenarios} scenarios, {sum(data.lengths)} samples, on"
-            f" training seeds alone; SHA-256 of the drives {data_hash(data)}.",
+            f"- Data: {len(data.names)} stretches{_from_where(recipe)}, {sum(data.lengths)} samples; SHA-256 of the"
+            f" drives {data_hash(data)}.",
             *(
                 f"- {name}: {len(store.names)} drives of {_driver(recipe.step(name))}, {sum(store.lengths)} samples;"
                 f" {data_hash(store)}."
@@ -101,6 +99,20 @@ def card(
             *HOW_IT_DRIVES,
         ]
     )
+
+
+def _what_it_is(recipe: Recipe) -> str:
+    command = f"`odv train --preset {'small-thinking' if recipe.thinks else 'small'}`"
+    if recipe.scenarios:
+        return (
+            f"A small driving VLA, trained from nothing on the driving world of opendrivevla_ros by {command}. It has"
+            " never seen a real street: it is there to try the package with, not to drive a vehicle."
+        )
+    return f"A small driving VLA, trained from nothing on recorded drives by {command}. Nothing here is fit to drive."
+
+
+def _from_where(recipe: Recipe) -> str:
+    return f" of {recipe.scenarios} scenarios of training seeds" if recipe.scenarios else " of recorded drives"
 
 
 def _driver(step: Step) -> str:

@@ -24,8 +24,12 @@ def ego_samples(store: DriveStore) -> Iterator[DrivingSample]:
                 yield stored.sample
 
 
-def train_ego_state(samples: Iterable[DrivingSample], folder: Path, *, steps: int = STEPS, seed: int = 0) -> float:
+def train_ego_state(
+    samples: Iterable[DrivingSample], folder: Path, *, source: str, steps: int = STEPS, seed: int = 0
+) -> float:
     """Trains on the samples and writes the policy folder; returns the mean distance over the last tenth, metres.
+
+    source: of which drives the samples are, for the card.
 
     The loss is the mean distance of the six points, which is what open loop measures; the learning rate falls to 0
     along a cosine. The same samples and seed give the same weights. Raises TrainingError without samples.
@@ -56,7 +60,7 @@ def train_ego_state(samples: Iterable[DrivingSample], folder: Path, *, steps: in
         schedule.step()
         losses.append(float(loss.detach()))
     error = float(np.mean(losses[-max(1, steps // 10) :]))
-    save_ego_state(network, config, folder, card=_card(len(drawn), steps, seed, error))
+    save_ego_state(network, config, folder, card=_card(len(drawn), source, steps, seed, error))
     return error
 
 
@@ -67,13 +71,12 @@ def _measure(network: EgoStateNetwork, inputs: torch.Tensor, targets: torch.Tens
     network.output_scale.copy_(targets.std(0, correction=0).clamp(min=1e-3))
 
 
-def _card(samples: int, steps: int, seed: int, error: float) -> str:
+def _card(samples: int, source: str, steps: int, seed: int, error: float) -> str:
     return f"""# Ego-state baseline
 
 A network of two hidden layers that plans from the ego motion (2 s of history, velocity, acceleration, yaw rate,
 steering) and the navigation command. It sees no picture. It is here to be compared with, not to drive.
 
-Trained on {samples} samples of the drives of the expert that the small model learns from (training seeds only, some
-of them disturbed), {steps} steps of {BATCH}, seed {seed}; mean distance of its six points at the end of training
-{error:.3f} m.
+Trained on {samples} samples of the drives {source} that the small model learns from (training seeds only), {steps}
+steps of {BATCH}, seed {seed}; mean distance of its six points at the end of training {error:.3f} m.
 """

@@ -12,6 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.policies.checkpoint import WEIGHTS, copy_files, verified_hash, written_whole
 from opendrivevla_ros.policies.loading import read_tokenizer
@@ -22,7 +25,7 @@ from opendrivevla_ros.policies.registry import BASELINES, kind_of
 from opendrivevla_ros.training.bag_drives import Recording, check_different, describe, store_bag
 from opendrivevla_ros.training.card import data_hash
 from opendrivevla_ros.training.errors import TrainingError
-from opendrivevla_ros.training.loop import LoopSettings, train
+from opendrivevla_ros.training.loop import LoopSettings, shared_out, train
 from opendrivevla_ros.training.metrics import first_and_last, read_metrics
 from opendrivevla_ros.training.planning_step import PlanningExamples, PlanningTraining
 from opendrivevla_ros.training.run_state import check_settings, load_state
@@ -104,7 +107,8 @@ class FineTuning:
         model, _ = load_model(self.checkpoint)
         groups = prepare(model.float(), stage(STAGE), weight_decay=self.loop.weight_decay)
         training = PlanningTraining(model, self._tokenizer)
-        train(training, self.examples(), list, groups, self.loop, self.training_folder)
+        processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
+        train(training, self.examples(), list, groups, shared_out(self.loop, processes), self.training_folder)
 
     def export(self) -> Path:
         """Writes what was learned as a checkpoint folder, in the number types of the one before; whole or not at all.

@@ -69,7 +69,7 @@ class LoopSettings:
         """What the curve depends on: another value makes another run."""
         unimportant = ("save_every", "workers", "gradient_checkpointing")
         settings = {name: value for name, value in asdict(self).items() if name not in unimportant}
-        return {**settings, "samples": samples, "processes": ranks}
+        return {"processes": ranks, **settings, "samples": samples}
 
 
 def train(

@@ -5,10 +5,8 @@ mistakes. Every instant at which it plans becomes a sample, whose future is what
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +14,7 @@ import torch
 
 from opendrivevla_ros.core.observation import Observation
 from opendrivevla_ros.core.policy import DrivingPolicy
+from opendrivevla_ros.core.workers import worked
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
 from opendrivevla_ros.policies.registry import load_policy
@@ -70,14 +69,13 @@ def draw_own_drives(
     driver: None for the expert. image_size: None for drives without pictures, which take a fraction of the time.
     Yields the share that is done; drives that are there are kept.
     """
-    done = {name.split("-")[0] for name in DriveStore(folder).names}
-    wanted = [number for number in numbers if f"{NAME}{number:06d}" not in done]
+    there = {name.split("-")[0] for name in DriveStore(folder).names}
+    wanted = [number for number in numbers if f"{NAME}{number:06d}" not in there]
     yield 1 - len(wanted) / max(len(numbers), 1)
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_draw, folder, driver, number, image_size) for number in wanted]
-        for count, job in enumerate(jobs, start=1):
-            job.result()
-            yield 1 - (len(wanted) - count) / len(numbers)
+    tasks = [(folder, driver, number, image_size) for number in wanted]
+    done = worked(_draw, tasks, processes=processes, begin=torch.set_num_threads, given=(1,))
+    for count, _ in enumerate(done, start=1):
+        yield 1 - (len(wanted) - count) / len(numbers)
 
 
 def own_drive(number: int, policy: DrivingPolicy, renderer: Renderer | NoPictures) -> list[StoredSample]:

@@ -59,6 +59,7 @@ def move_frame(frame: PerceptionFrame, device: torch.device | str) -> Perception
         lidar_to_image=frame.lidar_to_image.to(device),
         lidar_to_global_rotation=frame.lidar_to_global_rotation.to(device),
         lidar_to_global_translation=frame.lidar_to_global_translation.to(device),
+        ego=None if frame.ego is None else frame.ego.to(device),
     )
 
 

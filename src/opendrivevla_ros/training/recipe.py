@@ -1,6 +1,6 @@
 """The recipe of the small checkpoint: which steps follow one another, and every number that shapes them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -109,7 +109,7 @@ RecipeT = TypeVar("RecipeT", bound="StepRecipe[Any]")
 
 @dataclass(frozen=True)
 class StepRecipe(Generic[TrainsT]):
-    """scenarios: drawn for training. steps: in their order.
+    """scenarios: drawn for training; 0 where drives are recorded. steps: in their order.
 
     The batch_size of a step's loop is that of all its processes together, whatever their number; normalisation alone
     still sees each process' share by itself.
@@ -131,12 +131,14 @@ class StepRecipe(Generic[TrainsT]):
         return tuple(other for other in before if not isinstance(other, OwnDrivesStep))
 
     def without(self: RecipeT, names: Sequence[str]) -> RecipeT:
-        """The recipe with these stages left out, and with them the drives that they would draw.
+        """The recipe with these stages left out, and with them the drives that they would draw, or be sent to draw.
 
         Raises TrainingError for an unknown one.
         """
-        left_out = [self.step(name) for name in names]
-        return replace(self, steps=tuple(_unread(step, names) for step in self.steps if step not in left_out))
+        left_out = {self.step(name).name for name in names}
+        left_out |= {step.name for step in self.steps if isinstance(step, OwnDrivesStep) and step.driver in left_out}
+        kept = [step for step in self.steps if step.name not in left_out]
+        return replace(self, steps=tuple(_unread(step, left_out) for step in kept))
 
     def of_recorded_drives(self: RecipeT) -> RecipeT:
         """The recipe for drives that somebody recorded: there, nobody can be sent to drive.
@@ -147,7 +149,7 @@ class StepRecipe(Generic[TrainsT]):
         sent = {step.driver for step in driven}
         last = {type(step): step.name for step in self.steps}  # of each kind
         again = [step.name for step in self.steps if step.name in sent and step.name != last[type(step)]]
-        return self.without([*(step.name for step in driven), *again])
+        return replace(self.without([*(step.name for step in driven), *again]), scenarios=0)
 
     def training_step(self, name: str) -> TrainsT:
         """The step of that name, which trains. Raises TrainingError."""
@@ -172,8 +174,16 @@ class Recipe(StepRecipe[TrainingStep]):
 
     thinks: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises TrainingError where somebody is to learn from what nobody sees."""
+        sees = False
+        for step in self.steps:
+            sees = sees or isinstance(step, PerceptionStep)
+            if not sees and (isinstance(step, EgoStep) or (isinstance(step, LanguageStep) and not step.truth)):
+                raise TrainingError(f"{step.name} learns from what perception sees; keep a stage of perception before")
 
-def _unread(step: Any, drives: Sequence[str]) -> Any:
+
+def _unread(step: Any, drives: Collection[str]) -> Any:
     """The step without these drives among what it reads, if it reads any."""
     if not hasattr(step, "reads"):
         return step

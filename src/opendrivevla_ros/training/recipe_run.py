@@ -65,7 +65,8 @@ class RecipeRun(StepRun[Recipe]):
     def config(self) -> OpenDriveVlaConfig:
         """Of the checkpoint that is made."""
         tokenizer = self.tokenizer()
-        return replace(small(len(tokenizer), int(tokenizer.eos_token_id)), thinks=self.recipe.thinks)
+        config = small(len(tokenizer), int(tokenizer.eos_token_id))
+        return replace(config, model_id=f"{config.model_id}-thinking", thinks=True) if self.recipe.thinks else config
 
     def look(self, processes: int, kind: str = TRAIN, *, truth: bool = False) -> Iterator[float]:
         """Has the trained perception see all drives, for the language stages; yields the share that it has seen.

@@ -5,13 +5,12 @@ each number of it stands. As thousands of tensors, they took four times as long 
 """
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
 from math import prod
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from opendrivevla_ros.core.workers import worked
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.language.model import Features
 from opendrivevla_ros.perception.config import PerceptionConfig
@@ -30,9 +30,10 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
-from opendrivevla_ros.training.whole_files import reading, save_tensors, writing
+from opendrivevla_ros.training.whole_files import load_tensors, reading, save_tensors, writing
 
 SUFFIX = ".safetensors"
+WEIGHTS = "perception.weights"  # of whom has seen what a folder holds
 Place = list[Any] | None  # of a tensor: its type, where it begins in the long one, its shape; None for no tensor
 
 
@@ -47,20 +48,30 @@ def see_drives(
     """Writes the tokens of all stretches, seen as on a vehicle: tracks live and die by their scores.
 
     weights: of the perception; None for the truth (`language_samples.true_features`) in place of tokens. Yields the
-    share that is done; stretches that are there are kept.
+    share that is done; stretches that are there are kept, but for those that other weights have seen.
     """
+    weights_file = None if weights is None else seen_by(folder, weights)
     folder.mkdir(parents=True, exist_ok=True)
-    weights_file = None
-    if weights is not None:
-        save_tensors(dict(weights), weights_file := folder / "perception.weights", "what perception learned")
     left = [index for index, name in enumerate(store.names) if not _file(folder, name).exists()]
     count = max(len(store.names), 1)
     yield 1 - len(left) / count
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_see, store.folder, index, folder, config, weights_file) for index in left]
-        for done, job in enumerate(jobs, start=1):
-            job.result()
-            yield 1 - (len(left) - done) / count
+    tasks = [(store.folder, index, folder, config, weights_file) for index in left]
+    seen = worked(_see, tasks, processes=processes, begin=torch.set_num_threads, given=(1,))
+    for done, _ in enumerate(seen, start=1):
+        yield 1 - (len(left) - done) / count
+
+
+def seen_by(folder: Path, weights: Mapping[str, Tensor]) -> Path:
+    """The file in a folder of the weights that see what is kept there; what others have seen is deleted."""
+    path = folder / WEIGHTS
+    if path.is_file():
+        known = load_tensors(path, "file of weights", f"delete {folder} to look at those drives anew")
+        if known.keys() == weights.keys() and all(torch.equal(known[name], weights[name]) for name in known):
+            return path
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(dict(weights), path, "what has learned to see")
+    return path
 
 
 def load_tokens(folder: Path) -> list[SpokenSample]:

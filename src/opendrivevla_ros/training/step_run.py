@@ -45,6 +45,11 @@ class StepRun(Generic[RecipeT]):
         )
         return (done / count for done in drawn)
 
+    def not_driven(self, step: Any) -> list[OwnDrivesStep]:
+        """The steps whose drives a step reads and that are not done."""
+        others = [self.recipe.step(kind) for kind in getattr(step, "reads", ()) if kind != TRAIN]
+        return [other for other in others if not self.is_done(other)]
+
     def is_done(self, step: Any) -> bool:
         """Whether a step of the recipe has left its weights, or its drives."""
         if isinstance(step, OwnDrivesStep):

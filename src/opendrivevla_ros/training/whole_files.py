@@ -20,7 +20,7 @@ def writing(path: Path, what: str) -> Iterator[Path]:
 
     Raises TrainingError where it cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         yield temporary
         _sync(temporary)

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from opendrivevla_ros.core.workers import worked
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample, Words
 from opendrivevla_ros.datasets.driving_samples import DrivingSample
 from opendrivevla_ros.datasets.world_samples import NoPictures, WorldSampler
@@ -41,16 +40,14 @@ def draw_drives(
     image_size: None for drives without pictures. Yields the number of scenarios done so far; those that are there
     already count at once.
     """
-    done = {name.split("-")[0] for name in DriveStore(folder).names}
+    done = {name.split("-")[0] for name in DriveStore(folder).names if name.split("-")[1] == "0"}
     wanted = [number for number in range(first, first + scenarios) if f"{split.name.lower()}{number:06d}" not in done]
     yield scenarios - len(wanted)
     if not wanted:
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_draw, folder, number, split, image_size) for number in wanted]
-        for count, job in enumerate(jobs, start=1):
-            job.result()
-            yield scenarios - len(wanted) + count
+    tasks = [(folder, number, split, image_size) for number in wanted]
+    for count, _ in enumerate(worked(_draw, tasks, processes=processes), start=1):
+        yield scenarios - len(wanted) + count
 
 
 def scenario_of(number: int, split: Split) -> tuple[str, int]:
@@ -121,7 +118,8 @@ def words_of(world: World, sample: DrivingSample, seed: int) -> Words:
 def _draw(folder: Path, number: int, split: Split, image_size: tuple[int, int] | None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     store = DriveStore(folder)
-    for part, found in enumerate(stretches(number, split, eyes_of(image_size))):
+    drawn = list(enumerate(stretches(number, split, eyes_of(image_size))))
+    for part, found in reversed(drawn):  # with the first the scenario is done
         store.write(f"{split.name.lower()}{number:06d}-{part}", found)
 
 

@@ -88,6 +88,7 @@ class AutoVlaPolicy:
         self._writer = ActionWriter(self._decoder, self._actions, ACTIONS_PER_PLAN)
         self._answerer: Decoder | None = None
         self._random = torch.Generator(self._device)
+        self._seed = seed
         self._random.manual_seed(seed)
         self._fit_rig: CameraRig | None = None
         self._requested_mode = ThinkingMode.FAST
@@ -117,8 +118,9 @@ class AutoVlaPolicy:
         return WeightBytes(language, weight_bytes(self._model))
 
     def reset(self) -> None:
-        """Forgets all temporal state."""
+        """Forgets all temporal state, and what was drawn: the same pictures then give the same plans again."""
         self._memory = Memory()
+        self._random.manual_seed(self._seed)
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """From the next plan on: FAST and SLOW are forced, AUTO leaves it to the model and the threshold."""

@@ -33,6 +33,7 @@ from opendrivevla_ros.language.quantisation import quantise, weight_bytes
 from opendrivevla_ros.language.thinking import Thinker, Thought
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START
 from opendrivevla_ros.perception.ego_query import Proposal
+from opendrivevla_ros.perception.config import PerceptionConfig
 from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.perception.network import PerceptionOutput
 from opendrivevla_ros.policies import loading
@@ -108,6 +109,7 @@ class OpenDriveVlaPolicy:
             )
         self._answerer: Decoder | None = None
         self._random = torch.Generator(self._device)
+        self._seed = seed
         self._random.manual_seed(seed)
         self._trained_mount: Array = np.array(config.lidar_to_base)
         self._fit_rig: CameraRig | None = None
@@ -132,6 +134,11 @@ class OpenDriveVlaPolicy:
         return loading.WeightBytes(weight_bytes(self._language), weight_bytes(self._language, self.perception.network))
 
     @property
+    def map_grid(self) -> PerceptionConfig:
+        """Range and size of the BEV grid."""
+        return self.config.perception
+
+    @property
     def map_result(self) -> MapResult | None:
         """The map of the last plan on the BEV grid; None before the first."""
         last = self.perception.last
@@ -144,8 +151,9 @@ class OpenDriveVlaPolicy:
         return () if last is None else agents_of(last.output.detections, last.observation.rig.lidar_to_base)
 
     def reset(self) -> None:
-        """Forgets all temporal state."""
+        """Forgets all temporal state, and what was drawn: the same pictures then give the same plans again."""
         self.perception.reset()
+        self._random.manual_seed(self._seed)
 
     def set_thinking_mode(self, mode: ThinkingMode) -> None:
         """From the next plan on; one that does not think plans FAST whatever is asked for (`PolicyInfo.objection`)."""

@@ -5,10 +5,8 @@ were met when what is proposed was driven (DAgger, arXiv 1011.0686).
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from opendrivevla_ros.core.observation import Observation
+from opendrivevla_ros.core.workers import worked
 from opendrivevla_ros.datasets.drive_store import DriveStore
 from opendrivevla_ros.perception.ego_query import EgoAnswer
 from opendrivevla_ros.policies.autovla.model import AutoVlaModel, load_model
@@ -107,13 +106,10 @@ def write_ground(store: DriveStore, folder: Path, checkpoint: Path, *, processes
     left = [index for index, name in enumerate(store.names) if not _file(folder, name).exists()]
     count = max(len(store.names), 1)
     yield 1 - len(left) / count
-    if not left:
-        return
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(_write, store.folder, index, folder, checkpoint) for index in left]
-        for done, job in enumerate(jobs, start=1):
-            job.result()
-            yield 1 - (len(left) - done) / count
+    tasks = [(store.folder, index, folder, checkpoint) for index in left]
+    written = worked(_write, tasks, processes=processes, begin=torch.set_num_threads, given=(1,))
+    for done, _ in enumerate(written, start=1):
+        yield 1 - (len(left) - done) / count
 
 
 class GroundReader:

@@ -5,7 +5,6 @@ Plans are kept on disk, a file a scene, so that whoever goes on after a break do
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing import get_context
@@ -17,6 +16,7 @@ import torch
 
 from opendrivevla_ros.core.plan import PlanError, ThinkingMode
 from opendrivevla_ros.core.policy import ThinkingLimits
+from opendrivevla_ros.core.workers import worked
 from opendrivevla_ros.datasets.drive_store import DriveStore, StoredSample
 from opendrivevla_ros.language.action_codebook import ActionCodebook
 from opendrivevla_ros.language.action_tokens import ActionTokens
@@ -88,14 +88,12 @@ def write_plans(store: DriveStore, folder: Path, teacher: Path, processes: int) 
     for number in range(processes):
         count = torch.cuda.device_count()
         devices.put(f"cuda:{number % count}" if count else "cpu")
-    with ProcessPoolExecutor(processes, context, _Planner.start, (teacher, devices)) as pool:
-        jobs = [
-            pool.submit(_plan, store.folder, [(one.stretch, one.offset) for one in scene], _file(folder, store, scene))
-            for scene in left
-        ]
-        for count, job in enumerate(jobs, start=1):
-            job.result()
-            yield 1 - (len(left) - count) / len(all_scenes)
+    tasks = [
+        (store.folder, [(one.stretch, one.offset) for one in scene], _file(folder, store, scene)) for scene in left
+    ]
+    planned = worked(_plan, tasks, processes=processes, begin=_Planner.start, given=(teacher, devices))
+    for count, _ in enumerate(planned, start=1):
+        yield 1 - (len(left) - count) / len(all_scenes)
 
 
 def read_plans(folder: Path) -> dict[str, WrittenPlan | None]:
