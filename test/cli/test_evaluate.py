@@ -1,6 +1,7 @@
 """`odv evaluate world`: parts are kept, files are whole, and what cannot be done is one sentence."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from opendrivevla_ros.cli.console import CommandError
-from opendrivevla_ros.cli.evaluate import Figures, Part, run_parts, write_section
+from opendrivevla_ros.cli.evaluate import (
+    Figures,
+    Part,
+    closed_loop_part,
+    expert_driven_parts,
+    run_parts,
+    write_section,
+)
 from opendrivevla_ros.cli.main import app
 
 ODV = CliRunner(env={"COLUMNS": "200"})
@@ -118,6 +126,25 @@ def test_what_cannot_be_evaluated_is_one_sentence(tmp_path: Path, arguments: lis
     assert done.stderr.count("\n") == 1
     assert sentence.format(file=file) in done.stderr
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_what_a_checkpoint_is_made_of_tells_whether_its_figures_are_kept_and_so_do_device_and_precision(
+    tmp_path: Path,
+):
+    folder = tmp_path / "ego"
+    shutil.copytree(Path(__file__).parents[2] / "checkpoints" / "ego_state", folder)
+
+    def settings(**changes: str) -> list[Any]:
+        given = {"device": "cpu", "precision": "float32", **changes}
+        driven = closed_loop_part(str(folder), beside=(), families=(), scenarios=1, processes=1, **given)
+        parts = [driven, *expert_driven_parts(str(folder), beside=(), scenes=1, processes=1, **given)]
+        return [part.settings for part in parts]
+
+    before = settings()
+    (folder / "README.md").write_text("Another card.\n")
+    assert settings() == before
+    for changed in (settings(precision="bfloat16"), (folder / "calibration.json").write_text("{}") and settings()):
+        assert all(one != other for one, other in zip(changed, before, strict=True))
 
 
 def test_tables_take_the_place_between_the_marks_and_leave_the_rest(tmp_path: Path) -> None:

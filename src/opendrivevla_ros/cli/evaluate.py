@@ -24,7 +24,7 @@ from opendrivevla_ros.cli.console import (
 from opendrivevla_ros.cli.evaluate_bag import bag
 from opendrivevla_ros.cli.evaluate_nuscenes import nuscenes
 from opendrivevla_ros.core.files import write_whole
-from opendrivevla_ros.policies.registry import BLIND, SHIPPED
+from opendrivevla_ros.policies.registry import BASELINES, BLIND, SHIPPED, described, kind_of
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
 
@@ -104,7 +104,9 @@ def world(
             device=device,
             precision=precision,
         )
-        expert_driven = expert_driven_parts(policy, beside=others, scenes=scenes, processes=processes)
+        expert_driven = expert_driven_parts(
+            policy, beside=others, scenes=scenes, processes=processes, device=device, precision=precision
+        )
         parts = [closed_loop, *expert_driven]
         figures = run_parts(parts, output, only or ())
         tables = "\n".join(of_part.markdown for of_part in figures.values())
@@ -133,8 +135,8 @@ def faults(
             results = run_faults(settings, processes=processes, progress=lambda done, total: progress(done / total))
             return Figures(results, markdown(results))
 
-        described = {**asdict(settings), "split": settings.split.name.lower()}
-        _evaluate_alone(Part("faults", described, run), output, write or ())
+        given = {**asdict(settings), "split": settings.split.name.lower()}
+        _evaluate_alone(Part("faults", given, run), output, write or ())
 
 
 @app.command()
@@ -165,8 +167,8 @@ def modes(
             )
             return Figures(json.loads(json_text(results)), results.markdown())
 
-        described = {"models": thinking_models(sources), "scenarios": scenarios}
-        _evaluate_alone(Part("modes", described, run), output, write or ())
+        given = {"models": thinking_models(sources), "scenarios": scenarios}
+        _evaluate_alone(Part("modes", given, run), output, write or ())
 
 
 def _evaluate_alone(part: Part, output: Path, write: Sequence[Path]) -> None:
@@ -235,11 +237,14 @@ def closed_loop_part(
         return Figures(results, markdown(results))
 
     hashes = {source: info.weights_hash for source, info in infos.items()}
-    described = {**asdict(settings), "split": settings.split.name.lower(), "weights": hashes}
-    return Part("closed-loop", described, run)
+    files = {source: described(source) for source in infos}
+    given = {**asdict(settings), "split": settings.split.name.lower(), "weights": hashes, "files": files}
+    return Part("closed-loop", given, run)
 
 
-def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, processes: int) -> list[Part]:
+def expert_driven_parts(
+    policy: str, *, beside: tuple[str, ...], scenes: int, processes: int, device: str, precision: str
+) -> list[Part]:
     """Plans and perception against the truth, and, for a policy with language, text and confidence; the expert drives.
 
     Raises CheckpointError for a policy that cannot be loaded.
@@ -247,16 +252,17 @@ def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, pr
     from opendrivevla_ros.evaluation.confidence import evaluate_confidence
     from opendrivevla_ros.evaluation.text_metrics import evaluate_text
     from opendrivevla_ros.evaluation.world_open_loop import evaluate_open_loop
-    from opendrivevla_ros.evaluation.world_scenes import load_greedy
-    from opendrivevla_ros.policies.registry import BASELINES, kind_of
+    from opendrivevla_ros.evaluation.world_scenes import Loading, load_greedy
 
-    hashes = {source: load_greedy(source).info.weights_hash for source in (policy, *beside)}
+    loading = Loading(device, precision)
+    hashes = {source: load_greedy(source, **vars(loading)).info.weights_hash for source in (policy, *beside)}
 
     def open_loop(folder: Path, progress: Callable[[float], None]) -> Figures:
         result = evaluate_open_loop(
             policy,
             baselines=beside,
             scenes=scenes,
+            loading=loading,
             processes=processes,
             progress=lambda done, total: progress(done / total),
             pictures=folder,
@@ -265,20 +271,29 @@ def expert_driven_parts(policy: str, *, beside: tuple[str, ...], scenes: int, pr
 
     def text(folder: Path, progress: Callable[[float], None]) -> Figures:
         result = evaluate_text(
-            policy, scenes=scenes, processes=processes, progress=lambda done, total: progress(done / total)
+            policy,
+            scenes=scenes,
+            loading=loading,
+            processes=processes,
+            progress=lambda done, total: progress(done / total),
         )
         return Figures(json.loads(result.to_json()), result.markdown())
 
     def confidence(folder: Path, progress: Callable[[float], None]) -> Figures:
         result = evaluate_confidence(
-            policy, scenes=scenes, processes=processes, progress=lambda done, total: progress(done / total)
+            policy,
+            scenes=scenes,
+            loading=loading,
+            processes=processes,
+            progress=lambda done, total: progress(done / total),
         )
         return Figures(json.loads(result.to_json()), result.markdown())
 
-    described = {"policy": policy, "scenes": scenes, "weights": hashes}
-    parts = [Part("open-loop", described, open_loop)]
+    given = {"policy": policy, "scenes": scenes, **vars(loading)}
+    files = {source: described(source) for source in (policy, *beside)}
+    parts = [Part("open-loop", {**given, "weights": hashes, "files": files}, open_loop)]
     if kind_of(policy) not in BASELINES:
-        of_policy = {**described, "weights": hashes[policy]}
+        of_policy = {**given, "weights": hashes[policy], "files": files[policy]}
         parts += [Part("text", of_policy, text), Part("confidence", of_policy, confidence)]
     return parts
 

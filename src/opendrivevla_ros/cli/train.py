@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opendrivevla_ros.training.recipe_run import RecipeRun
 
 AUTOVLA = ("autovla-small", "autovla-base")
-OPENDRIVEVLA = ("small", "small-thinking")
+OPENDRIVEVLA = ("small", "small-thinking", "small-end-to-end")
 PRESETS = (*OPENDRIVEVLA, "ego_state", *AUTOVLA)
 FORMATS = {  # of instruction data, and who reads it
     "nuscenes-qa": "read_nuscenes_qa",
@@ -41,8 +41,9 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="What to make: small; small-thinking, which thinks before it plans where somebody matters; ego_state,"
-            " which sees no pictures; autovla-small or autovla-base."
+            help="What to make: small; small-thinking, which thinks before it plans where somebody matters;"
+            " small-end-to-end, whose plans teach its perception too; ego_state, which sees no pictures; autovla-small"
+            " or autovla-base."
         ),
     ] = "small",
     output: Annotated[

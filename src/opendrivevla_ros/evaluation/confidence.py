@@ -13,7 +13,9 @@ from opendrivevla_ros.core.plan import Doubt, PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.evaluation.figures import json_text, markdown_table
 from opendrivevla_ros.evaluation.world_scenes import (
+    ON_CPU,
     EvaluationError,
+    Loading,
     Scene,
     display_names,
     drive_scene,
@@ -103,6 +105,7 @@ def sure_plans(
     policy: str,
     scenes: Sequence[Scene],
     *,
+    loading: Loading = ON_CPU,
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SurePlan]:
@@ -112,8 +115,8 @@ def sure_plans(
     """
     if kind_of(policy) in BASELINES:
         raise EvaluationError(f"{policy} has no doubts to measure; give a checkpoint of OpenDriveVLA")
-    load_policy(policy)
-    found = spread(partial(_record, policy=policy), scenes, processes=processes, progress=progress)
+    load_policy(policy, **vars(loading))
+    found = spread(partial(_record, policy=policy, loading=loading), scenes, processes=processes, progress=progress)
     return [plan for of_scene in found for plan in of_scene]
 
 
@@ -121,11 +124,12 @@ def evaluate_confidence(
     policy: str,
     *,
     scenes: int,
+    loading: Loading = ON_CPU,
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ConfidenceResult:
     """Figures on test seeds, families by turns; see `sure_plans` for what it raises."""
-    plans = sure_plans(policy, evaluation_scenes(scenes), processes=processes, progress=progress)
+    plans = sure_plans(policy, evaluation_scenes(scenes), loading=loading, processes=processes, progress=progress)
     return confidence_result(plans, policy=display_names([policy])[policy], scenes=scenes)
 
 
@@ -170,15 +174,14 @@ def calibrated(
 
 
 @lru_cache(maxsize=1)
-def _loaded(policy: str) -> DrivingPolicy:
-    loaded = load_policy(policy)
+def _loaded(policy: str, loading: Loading) -> DrivingPolicy:
+    loaded = load_policy(policy, **vars(loading))
     work_on_one_core()
     return loaded
 
 
-def _record(scene: Scene, *, policy: str) -> list[SurePlan]:
-    loaded = _loaded(policy)
-    return record_confidence(scene, loaded)
+def _record(scene: Scene, *, policy: str, loading: Loading) -> list[SurePlan]:
+    return record_confidence(scene, _loaded(policy, loading))
 
 
 def record_confidence(scene: Scene, policy: DrivingPolicy) -> list[SurePlan]:

@@ -150,6 +150,8 @@ def _settings(key: str, value: Any, policy: str) -> list[tuple[str, str]]:
         return [(f"weights of {Path(source).name}", str(digest)) for source, digest in value.items() if digest]
     if key == "weights" and value:
         return [(f"weights of {Path(policy).name}", str(value))]
+    if key == "files":
+        return []  # they tell whether a part must be evaluated again; the weights are named
     if isinstance(value, list | tuple):
         more = f" and {len(value) - MOST_LISTED} more" if len(value) > MOST_LISTED else ""
         text = ", ".join(str(one) for one in value[:MOST_LISTED]) + more

@@ -10,7 +10,8 @@ from typing import Any
 from opendrivevla_ros.evaluation.moments import MOMENTS_FILE, ResultsError, ShownMoment, read_moments
 
 PARTS = ("closed-loop", "open-loop", "nuscenes", "bag", "text", "confidence", "faults")  # as a page shows them
-COMPARED = {"policy", "weights", "beside", "device", "precision", "version"}  # differ by intent, or change nothing
+# differ by intent, or change nothing
+COMPARED = {"policy", "weights", "files", "beside", "device", "precision", "version"}
 MOST_RUNS = 2  # of one part on a page
 
 

@@ -20,7 +20,9 @@ from opendrivevla_ros.core.plan import PlanError
 from opendrivevla_ros.core.policy import DrivingPolicy
 from opendrivevla_ros.evaluation.figures import json_text, markdown_table, share
 from opendrivevla_ros.evaluation.world_scenes import (
+    ON_CPU,
     EvaluationError,
+    Loading,
     Scene,
     display_names,
     drive_scene,
@@ -105,6 +107,7 @@ def evaluate_text(
     policy: str,
     *,
     scenes: int = SCENES,
+    loading: Loading = ON_CPU,
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TextResult:
@@ -115,24 +118,23 @@ def evaluate_text(
     """
     if kind_of(policy) in BASELINES:
         raise EvaluationError(f"{policy} has no language to evaluate; give a checkpoint of OpenDriveVLA")
-    load_greedy(policy)
-    asked = spread(
-        partial(_ask_about, policy=policy), evaluation_scenes(scenes), processes=processes, progress=progress
-    )
+    load_greedy(policy, **vars(loading))
+    work = partial(_ask_about, policy=policy, loading=loading)
+    asked = spread(work, evaluation_scenes(scenes), processes=processes, progress=progress)
     records = [record for of_scene in asked for record in of_scene]
     return text_result(records, policy=display_names([policy])[policy], scenes=scenes)
 
 
 @lru_cache(maxsize=1)
-def _both(policy: str) -> tuple[DrivingPolicy, DrivingPolicy]:
+def _both(policy: str, loading: Loading) -> tuple[DrivingPolicy, DrivingPolicy]:
     """The policy of this process, and again without scene tokens."""
-    pair = load_greedy(policy), load_greedy(policy, blind=True)
+    pair = load_greedy(policy, **vars(loading)), load_greedy(policy, blind=True, **vars(loading))
     work_on_one_core()
     return pair
 
 
-def _ask_about(scene: Scene, *, policy: str) -> list[TextRecord]:
-    seeing, blind = _both(policy)
+def _ask_about(scene: Scene, *, policy: str, loading: Loading) -> list[TextRecord]:
+    seeing, blind = _both(policy, loading)
     return ask_about(scene, seeing, blind, renderer_for(seeing))
 
 

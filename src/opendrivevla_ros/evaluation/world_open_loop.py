@@ -21,7 +21,9 @@ from opendrivevla_ros.evaluation.moments import keep_worst, write_moments
 from opendrivevla_ros.evaluation.plan_scores import Measure, lidar_path, occupancy, touches
 from opendrivevla_ros.evaluation.tracking_identity import IdentityScores, identity_scores
 from opendrivevla_ros.evaluation.world_scenes import (
+    ON_CPU,
     SCORED_S,
+    Loading,
     SampleRecord,
     SceneRecord,
     display_names,
@@ -159,6 +161,7 @@ def evaluate_open_loop(
     baselines: Sequence[str] = (),
     scenes: int = SCENES,
     samples: int = SAMPLES,
+    loading: Loading = ON_CPU,
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
     pictures: Path | None = None,
@@ -171,7 +174,7 @@ def evaluate_open_loop(
     """
     sources = tuple(dict.fromkeys([policy, *baselines]))
     places = evaluation_scenes(scenes)
-    records = record_scenes(sources, places, samples=samples, processes=processes, progress=progress)
+    records = record_scenes(sources, places, samples=samples, loading=loading, processes=processes, progress=progress)
     if pictures is not None:
         write_moments(pictures, keep_worst(moment for record in records for moment in record.moments))
     return open_loop_result(records, display_names(sources)[policy])

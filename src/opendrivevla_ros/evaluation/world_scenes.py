@@ -44,6 +44,17 @@ class EvaluationError(Exception):
 
 
 @dataclass(frozen=True)
+class Loading:
+    """On what a policy with a network runs, and in which numbers; see `registry.load_policy`."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+ON_CPU = Loading()
+
+
+@dataclass(frozen=True)
 class Scene:
     """A scenario of the driving world by its family and seed."""
 
@@ -95,6 +106,7 @@ def record_scenes(
     scenes: Sequence[Scene],
     *,
     samples: int,
+    loading: Loading = ON_CPU,
     processes: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SceneRecord]:
@@ -103,13 +115,13 @@ def record_scenes(
     Raises CheckpointError for a policy that cannot be loaded, before any process starts, and EvaluationError.
     """
     for source in sources:
-        load_greedy(source)
-    work = partial(_record, sources=tuple(sources), samples=samples)
+        load_greedy(source, **vars(loading))
+    work = partial(_record, sources=tuple(sources), samples=samples, loading=loading)
     return spread(work, scenes, processes=processes, progress=progress)
 
 
-def _record(scene: Scene, *, sources: tuple[str, ...], samples: int) -> SceneRecord:
-    policies = loaded_policies(sources)
+def _record(scene: Scene, *, sources: tuple[str, ...], samples: int, loading: Loading) -> SceneRecord:
+    policies = loaded_policies(sources, loading)
     return record_scene(scene, policies, renderer_for(next(iter(policies.values()))), samples=samples)
 
 
@@ -236,9 +248,10 @@ def work_on_one_core() -> None:
 
 
 @lru_cache(maxsize=1)
-def loaded_policies(sources: tuple[str, ...]) -> dict[str, DrivingPolicy]:
+def loaded_policies(sources: tuple[str, ...], loading: Loading) -> dict[str, DrivingPolicy]:
     """The policies of this process by their names here, loaded once."""
-    policies = {name: load_greedy(source) for source, name in display_names(sources).items()}
+    names = display_names(sources)
+    policies = {name: load_greedy(source, **vars(loading)) for source, name in names.items()}
     work_on_one_core()
     return policies
 

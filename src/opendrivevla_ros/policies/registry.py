@@ -1,5 +1,6 @@
 """Policies by name or by checkpoint folder. Nothing that needs torch is imported before such a policy is asked for."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ SHIPPED_FOLDERS = {SHIPPED: "checkpoints/small", EGO_STATE: "checkpoints/ego_sta
 RANDOM = "opendrivevla-small-random"  # the same network with random weights
 RANDOM_AUTOVLA = "autovla-small-random"
 NAMES = (SHIPPED, RANDOM, RANDOM_AUTOVLA, "constant_velocity", EGO_STATE)
+CARD = "README.md"  # in a checkpoint folder; nothing depends on it
 BLIND = ("constant_velocity", EGO_STATE)  # stand beside every policy: they tell how much of its figures needs eyes
 
 
@@ -65,6 +67,19 @@ def load_policy(
     if name == RANDOM:
         return loading.random_small(device=device, precision=precision, seed=seed, **options)
     return loading.from_folder(Path(folder_or_name), device=device, precision=precision, seed=seed, **options)
+
+
+def described(folder_or_name: str | Path) -> dict[str, str]:
+    """By name the SHA-256 of every file that a policy is made of, all of its folder but the card; {} without a folder.
+
+    Raises CheckpointError for a shipped one that is not there.
+    """
+    name = str(folder_or_name)
+    folder = _shipped_folder(name) if name in SHIPPED_FOLDERS else Path(folder_or_name)
+    if name in NAMES and name not in SHIPPED_FOLDERS:
+        return {}
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CARD)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _shipped_folder(name: str) -> Path:

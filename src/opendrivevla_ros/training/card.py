@@ -102,7 +102,9 @@ def card(
 
 
 def _what_it_is(recipe: Recipe) -> str:
-    command = f"`odv train --preset {'small-thinking' if recipe.thinks else 'small'}`"
+    end_to_end = any(isinstance(step, PlanningStep) for step in recipe.steps)
+    preset = "small-thinking" if recipe.thinks else "small-end-to-end" if end_to_end else "small"
+    command = f"`odv train --preset {preset}`"
     if recipe.scenarios:
         return (
             f"A small driving VLA, trained from nothing on the driving world of opendrivevla_ros by {command}. It has"

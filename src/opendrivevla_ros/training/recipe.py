@@ -262,4 +262,12 @@ SMALL = Recipe(
         LanguageStep("driving", "instruction", _speaking(1200, 1.5e-3), reads=ALL_SEEN),
     ),
 )
-RECIPES = {"small": SMALL, "small-thinking": replace(SMALL, thinks=True)}
+# Stage 3 as published comes after all others here, at a tenth of their rates: what perception has learned must last.
+END_TO_END = PlanningStep(
+    "planning", LoopSettings(steps=600, learning_rate=1e-4, batch_size=2, clip_norm=1.0, save_every=50), frames=3
+)
+RECIPES = {
+    "small": SMALL,
+    "small-thinking": replace(SMALL, thinks=True),
+    "small-end-to-end": replace(SMALL, steps=(*SMALL.steps, END_TO_END)),
+}

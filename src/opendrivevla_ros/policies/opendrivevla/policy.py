@@ -32,8 +32,8 @@ from opendrivevla_ros.language.prompt import (
 from opendrivevla_ros.language.quantisation import quantise, weight_bytes
 from opendrivevla_ros.language.thinking import Thinker, Thought
 from opendrivevla_ros.language.trajectory_text import TRAJECTORY_START
-from opendrivevla_ros.perception.ego_query import Proposal
 from opendrivevla_ros.perception.config import PerceptionConfig
+from opendrivevla_ros.perception.ego_query import Proposal
 from opendrivevla_ros.perception.map_head import MapResult
 from opendrivevla_ros.perception.network import PerceptionOutput
 from opendrivevla_ros.policies import loading
