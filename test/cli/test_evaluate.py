@@ -90,6 +90,9 @@ def test_a_part_that_fails_leaves_what_was_there_before(tmp_path: Path) -> None:
 def test_the_command_drives_writes_figures_and_pictures_and_keeps_them(tmp_path: Path) -> None:
     arguments = ["evaluate", "world", "--checkpoint", "constant_velocity", "--only", "closed-loop"]
     arguments += ["--scenarios", "1", "--family", "stopped_lead", "--output", str(tmp_path / "out")]
+    readme = tmp_path / "README.md"
+    readme.write_text("# A package\n<!-- evaluation summary -->\n<!-- end of evaluation summary -->\n")
+    arguments += ["--write", str(readme)]
     done = ODV.invoke(app, arguments)
     assert done.exit_code == 0, done.stderr
     assert "stopped lead" in done.stdout
@@ -97,6 +100,7 @@ def test_the_command_drives_writes_figures_and_pictures_and_keeps_them(tmp_path:
     assert results["drivers"]["expert"]["passed"]["count"] == 1
     assert results["drivers"]["constant_velocity"]["collisions"]["count"] == 1
     assert "| expert | 1 of 1" in (tmp_path / "out" / "results.md").read_text()
+    assert "| expert | 1 of 1 | 0 | - | - | - | - |" in readme.read_text()
     pictures = sorted(path.name for path in (tmp_path / "out" / "closed-loop").iterdir())
     assert pictures == ["overview.png", "stopped_lead_9.png"]
     again = ODV.invoke(app, arguments)
@@ -154,6 +158,11 @@ def test_tables_take_the_place_between_the_marks_and_leave_the_rest(tmp_path: Pa
         write_section(path, tables)
     expected = "# Model\n\n<!-- evaluation -->\n| second |\n<!-- end of evaluation -->\n\nThe end.\n"
     assert path.read_text() == expected
+    path.write_text("# Package\n\n<!-- evaluation summary -->\n<!-- end of evaluation summary -->\n")
+    write_section(path, "| all |\n", "| short |\n")
+    assert "-->\n| short |\n<!--" in path.read_text()
+    with pytest.raises(CommandError, match="has no place for the tables"):
+        write_section(path, "| all |\n")
 
 
 def test_a_file_without_a_place_for_the_tables_is_refused_before_anything_is_evaluated(tmp_path: Path) -> None:

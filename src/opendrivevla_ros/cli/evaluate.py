@@ -28,7 +28,9 @@ from opendrivevla_ros.policies.registry import BASELINES, BLIND, SHIPPED, descri
 
 app = typer.Typer(help="Evaluate a policy.", no_args_is_help=True)
 
-MARKS = ("<!-- evaluation -->", "<!-- end of evaluation -->")  # around the tables in a Markdown file
+# around what an evaluation writes in a Markdown file
+MARKS = ("<!-- evaluation -->", "<!-- end of evaluation -->")  # all tables, as in a card
+SUMMARY_MARKS = ("<!-- evaluation summary -->", "<!-- end of evaluation summary -->")  # one, as in a README
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Part:
 
 WriteOption = Annotated[
     list[Path] | None,
-    typer.Option(help="Markdown file (a card, a README) that gets the tables between its marks; may be repeated."),
+    typer.Option(
+        help="Markdown file that gets the tables (a card) or a summary (a README) between its marks; may be repeated."
+    ),
 ]
 ProcessesOption = Annotated[int, typer.Option(min=1, help="Scenarios driven at the same time.")]
 
@@ -90,9 +94,11 @@ def world(
 ) -> None:
     """Evaluate a policy in the driving world, on test seeds: it drives, beside the expert and blind baselines."""
     with one_sentence_errors(), sentences():
+        from opendrivevla_ros.evaluation.summary import summary
+
         require_writable(output)
         for path in write or ():
-            section_of(path)
+            section_of(path, MARKS, SUMMARY_MARKS)
         policy = checkpoint or SHIPPED
         others = (*BLIND, *(beside or ()))
         closed_loop = closed_loop_part(
@@ -110,8 +116,9 @@ def world(
         parts = [closed_loop, *expert_driven]
         figures = run_parts(parts, output, only or ())
         tables = "\n".join(of_part.markdown for of_part in figures.values())
+        shortened = summary({name: of_part.results for name, of_part in figures.items()})
         for path in write or ():
-            write_section(path, tables)
+            write_section(path, tables, shortened)
     console.print(Markdown(tables))
     console.print(f"figures in {output}/results.json, tables in {output}/results.md", soft_wrap=True)
 
@@ -175,7 +182,7 @@ def _evaluate_alone(part: Part, output: Path, write: Sequence[Path]) -> None:
     """Evaluates one part into a folder, shows its tables, and puts them into the files that have a place for them."""
     require_writable(output)
     for path in write:
-        section_of(path)
+        section_of(path, MARKS)
     tables = run_parts([part], output)[part.name].markdown
     for path in write:
         write_section(path, tables)
@@ -183,20 +190,27 @@ def _evaluate_alone(part: Part, output: Path, write: Sequence[Path]) -> None:
     console.print(f"figures in {output}/results.json, tables in {output}/results.md", soft_wrap=True)
 
 
-def section_of(path: Path) -> tuple[str, str]:
-    """What stands before and after the place for the tables in a Markdown file. Raises CommandError."""
+def section_of(path: Path, *marks: tuple[str, str]) -> tuple[str, tuple[str, str], str]:
+    """What stands before and after the first of these marks in a Markdown file, and between them those marks.
+
+    Raises CommandError where it has none of them.
+    """
     content = path.read_text(encoding="utf-8")
-    before, opening, rest = content.partition(MARKS[0])
-    _, closing, after = rest.partition(MARKS[1])
-    if not (opening and closing):
-        raise CommandError(f"{path} has no place for the tables; write {MARKS[0]} and {MARKS[1]} where they belong")
-    return before, after
+    for pair in marks:
+        before, opening, rest = content.partition(pair[0])
+        _, closing, after = rest.partition(pair[1])
+        if opening and closing:
+            return before, pair, after
+    first = marks[0]
+    raise CommandError(f"{path} has no place for the tables; write {first[0]} and {first[1]} where they belong")
 
 
-def write_section(path: Path, tables: str) -> None:
-    """Puts tables between the marks of a Markdown file, in place of what stood there."""
-    before, after = section_of(path)
-    _write(path, f"{before}{MARKS[0]}\n{tables.strip()}\n{MARKS[1]}{after}")
+def write_section(path: Path, tables: str, shortened: str | None = None) -> None:
+    """Puts tables between the marks of a Markdown file, or, where there is one, the summary between its own."""
+    marks = (MARKS,) if shortened is None else (MARKS, SUMMARY_MARKS)
+    before, pair, after = section_of(path, *marks)
+    text = tables if pair == MARKS or shortened is None else shortened
+    _write(path, f"{before}{pair[0]}\n{text.strip()}\n{pair[1]}{after}")
 
 
 def closed_loop_part(
