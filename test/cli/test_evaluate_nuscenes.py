@@ -67,7 +67,7 @@ def results(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 def test_the_tables_hold_the_policy_and_both_blind_baselines(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "blind"
-    train_ego_state(blind_samples(200), folder, steps=20)
+    train_ego_state(blind_samples(200), folder, source="train", steps=20)
     output = tmp_path / "out"
     figures = evaluated(root, output, "--policy", str(folder))
     assert list(figures["policies"]) == ["blind", "constant_velocity", "ego_state"]
@@ -182,7 +182,7 @@ def test_records_of_another_policy_version_or_data_set_are_refused(root: Path, t
         assert done.stderr.count("\n") == 1
 
     other = tmp_path / "other"
-    train_ego_state(blind_samples(50), other, steps=2)
+    train_ego_state(blind_samples(50), other, source="train", steps=2)
     weights = "record.json is of another evaluation: weights {'constant_velocity': '', 'ego_state': "
     refused(weights, root, "--beside", str(other))
     moved = tmp_path / "moved"
