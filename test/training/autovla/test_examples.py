@@ -96,6 +96,20 @@ def test_moments_come_back_with_other_seeds_where_more_are_drawn_than_there_are(
     assert found[2].actions == found[8].actions
 
 
+def test_drives_that_nothing_can_be_learned_from_are_told_by_name(tmp_path: Path):
+    def blind(index: int) -> StoredSample:
+        sample = stored(index).sample
+        return replace(stored(index), sample=replace(sample, observation=replace(sample.observation, frames=())))
+
+    dark = examples(store_of(tmp_path / "dark", [blind(index) for index in range(6)]))
+    with pytest.raises(TrainingError, match=r"has no picture of cam_front; draw or record drives with pictures"):
+        dark[0]
+    one = stored(0).sample
+    lost = replace(one, future=np.full_like(one.future, np.nan))
+    with pytest.raises(TrainingError, match=r"the way after .* is not finite; leave that drive out"):
+        examples(store_of(tmp_path / "lost", [replace(stored(0), sample=lost)]))
+
+
 def test_a_drive_that_is_cut_in_stretches_is_one_drive(tmp_path: Path):
     samples = [stored(index) for index in range(8)]
     whole = examples(store_of(tmp_path / "whole", samples))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -75,7 +76,8 @@ class PlanExamples(Dataset[PlanExample]):
     its words make one, and, of sources without labels of agents, wherever they make one. draws: examples that are
     wanted, each with a seed of its own: all moments come as often as that takes, and at least once.
 
-    Raises TrainingError where no way, or none of five seconds, is known; DatasetError for a store that is broken.
+    Raises TrainingError where no way, or none of five seconds, is known, for a way that is not finite, and at a moment
+    without pictures; DatasetError for a store that is broken.
     """
 
     def __init__(
@@ -117,6 +119,8 @@ class PlanExamples(Dataset[PlanExample]):
         for store, stretch, first, stop in moment.stretches:
             for stored in self._stores[store].read(stretch, first, stop, cameras=self._reader.config.cameras):
                 memory = self._reader.followed(memory, stored.sample.observation)
+        if lacking := [camera for camera in self._reader.config.cameras if camera not in memory.pictures]:
+            raise TrainingError(f"{moment.token} has no picture of {lacking[0]}; draw or record drives with pictures")
         observation = stored.sample.observation
         blind = replace(stored.sample, observation=replace(observation, frames=()))
         return PlanExample(
@@ -149,6 +153,8 @@ def _thought(stored: StoredSample) -> str | None:
 def _moments(scene: Sequence[Place], frames: int) -> Iterator[_Moment]:
     for index, place in enumerate(scene):
         way = known_way([later.sample for later in scene[index : index + ACTIONS_PER_PLAN + 1]])
+        if not np.isfinite(way).all():
+            raise TrainingError(f"the way after {place.sample.token} is not finite; leave that drive out")
         if len(way) >= LEAST_ACTIONS:
             shown = groupby(scene[max(index + 1 - frames, 0) : index + 1], key=lambda one: (one.store, one.stretch))
             offsets = {key: [one.offset for one in group] for key, group in shown}
