@@ -37,6 +37,7 @@ def test_a_scenario_of_which_a_stretch_is_missing_is_drawn_again(tmp_path: Path)
     assert drawn() == [0, 1]
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(whole) == 2
+    assert max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.startswith("train000000-0-")
     next(tmp_path.glob("train000000-0-*")).unlink()  # which is written last
     assert drawn() == [0, 1]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole

@@ -47,7 +47,8 @@ def codebook(
             raise CommandError(str(error)) from None
         found.codebook.save(output)
     console.print(
-        f"{output}: {len(found.codebook)} tokens of {found.motions} motions; {found.infeasible} of those were none"
-        f" that a vehicle makes and were left out, {found.covered:.1%} of the rest are in a token's disk",
+        f"{output}: {len(found.codebook)} tokens of {found.motions} motions; {found.infeasible} of those led"
+        " backwards or were none that a vehicle makes, and were left out;"
+        f" {found.covered:.1%} of the rest are in a token's disk",
         soft_wrap=True,
     )

@@ -26,9 +26,8 @@ def train_autovla(
     """Runs the stages of a preset's recipe, or all, and exports the checkpoint after all; see `cli.train`.
 
     teacher: of the stages that distil; before each, it plans where it has not. codebook: of a run's start; it is kept
-    in its folder. source: takes recorded drives into a
-    run in place of those of the world, and yields the share that is in. Raises CheckpointError, CommandError,
-    DatasetError and TrainingError.
+    in its folder. source: takes recorded drives into a run in place of those of the world, and yields the share that
+    is in. Raises CheckpointError, CommandError, DatasetError and TrainingError.
     """
     import torch
 

@@ -42,7 +42,7 @@ SAFETENSORS_NAMES = {
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write a checkpoint in, which takes the place of `folder` at the end.
+    """A folder to write a checkpoint or a tokenizer in, which takes the place of `folder` at the end.
 
     Whatever happens before that, what is in `folder` stays, and nothing of the new one is left. Raises CheckpointError
     where the disk is full.
@@ -57,8 +57,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
     except OSError as error:
         raise CheckpointError(
-            f"the checkpoint cannot be written to {folder} ({error.strerror or error}); free disk space and run the"
-            " same command again"
+            f"{folder} cannot be written ({error.strerror or error}); free disk space and run the same command again"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

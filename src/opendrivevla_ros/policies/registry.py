@@ -18,7 +18,7 @@ SHIPPED_FOLDERS = {SHIPPED: "checkpoints/small", EGO_STATE: "checkpoints/ego_sta
 RANDOM = "opendrivevla-small-random"  # the same network with random weights
 RANDOM_AUTOVLA = "autovla-small-random"
 NAMES = (SHIPPED, RANDOM, RANDOM_AUTOVLA, "constant_velocity", EGO_STATE)
-CARD = "README.md"  # in a checkpoint folder; nothing depends on it
+UNDESCRIBED = ("README.md", "model.safetensors")  # see `described`
 BLIND = ("constant_velocity", EGO_STATE)  # stand beside every policy: they tell how much of its figures needs eyes
 
 
@@ -70,7 +70,9 @@ def load_policy(
 
 
 def described(folder_or_name: str | Path) -> dict[str, str]:
-    """By name the SHA-256 of every file that a policy is made of, all of its folder but the card; {} without a folder.
+    """By name the SHA-256 of every file that a policy is made of; {} without a folder.
+
+    The card is left out, and so are the weights, whose checksum is a file beside them.
 
     Raises CheckpointError for a shipped one that is not there.
     """
@@ -78,7 +80,7 @@ def described(folder_or_name: str | Path) -> dict[str, str]:
     folder = _shipped_folder(name) if name in SHIPPED_FOLDERS else Path(folder_or_name)
     if name in NAMES and name not in SHIPPED_FOLDERS:
         return {}
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CARD)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in UNDESCRIBED)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -30,6 +30,7 @@ from opendrivevla_ros.training.metrics import first_and_last, read_metrics
 from opendrivevla_ros.training.planning_step import PlanningExamples, PlanningTraining
 from opendrivevla_ros.training.run_state import check_settings, load_state
 from opendrivevla_ros.training.stages import prepare, stage
+from opendrivevla_ros.training.whole_files import save_json
 
 RECORD = "finetune.json"
 STAGE = "planning"
@@ -158,16 +159,8 @@ class FineTuning:
         return record
 
     def _write_record(self, record: dict[str, Any]) -> None:
-        path = self.folder / RECORD
-        temporary = path.with_suffix(".tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise TrainingError(
-                f"{path} cannot be written ({error.strerror or error}); free disk space and run the same command again"
-            ) from error
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_json(record, self.folder / RECORD, "the record of this fine-tuning")
 
     def _card(self, model_id: str, source_id: str, source_hash: str, settings: dict[str, Any]) -> str:
         rows, drives = read_metrics(self.training_folder), self.drives()

@@ -130,12 +130,13 @@ class LanguageBatches:
         of = partial(torch.tensor, device=device)
         points = [said_points(saying.answer) for turn in turns for saying in turn.sayings]
         nothing = torch.zeros(WAYPOINTS, 2)
+        owner, shared = (pad([of(getattr(one, name)) for one in sequences]) for name in ("owner", "shared"))
         several = any(len(turn.sayings) > 1 for turn in turns)
         return LanguageBatch(
             embeddings=pad([torch.cat(sequence.embeddings) for sequence in sequences]),
             labels=pad([of(sequence.labels) for sequence in sequences], padding_value=IGNORED),
             places=pad([of(sequence.places) for sequence in sequences]) if several else None,
-            sees=_sees(sequences, device) if several else None,
+            sees=seen_positions(owner, shared) if several else None,
             asked=of(asked),
             points=torch.stack([nothing if some is None else some for some in points]).to(device),
             has_points=of([some is not None for some in points]),
@@ -189,12 +190,13 @@ def _common(first: list[int], other: list[int]) -> int:
     return min(alike.index(False) if False in alike else len(alike), len(other) - 1)
 
 
-def _sees(sequences: Sequence[_Sequence], device: torch.device) -> Tensor:
-    """[B, 1, L, L]: what stands before it in its own saying, and what that shares with the first one."""
-    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
-    owner = pad([torch.tensor(sequence.owner, device=device) for sequence in sequences])
-    shared = pad([torch.tensor(sequence.shared, device=device) for sequence in sequences])
-    order = torch.arange(owner.shape[1], device=device)
+def seen_positions(owner: Tensor, shared: Tensor) -> Tensor:
+    """Bool [B, 1, L, L], what each position (third) of packed sequences sees (fourth).
+
+    owner: int64 [B, L], whose each position is: it sees what stands before it of the same. shared: int64 [B, L], up to
+    where it sees the beginning of the sequence, whosever that is.
+    """
+    order = torch.arange(owner.shape[1], device=owner.device)
     own = (owner[:, :, None] == owner[:, None, :]) & (order[:, None] >= order)
     return (own | (order < shared[:, :, None]))[:, None]
 

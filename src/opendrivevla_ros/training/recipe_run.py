@@ -59,7 +59,9 @@ class RecipeRun(StepRun[Recipe]):
         """The small tokenizer, made of the world's words the first time."""
         folder = self.folder / "tokenizer"
         if not (folder / "tokenizer.json").is_file():
-            build_small_tokenizer(world_corpus()).save_pretrained(str(folder))
+            made = build_small_tokenizer(world_corpus())
+            with written_whole(folder) as partial:
+                save_tokenizer(made, partial)
         return load_tokenizer(folder)
 
     def config(self) -> OpenDriveVlaConfig:

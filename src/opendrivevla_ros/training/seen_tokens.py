@@ -5,7 +5,6 @@ each number of it stands. As thousands of tensors, they took four times as long 
 """
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,10 +29,9 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.language_samples import SpokenSample, spoken, true_features
 from opendrivevla_ros.training.text_tasks import TextTask
-from opendrivevla_ros.training.whole_files import load_tensors, reading, save_tensors, writing
+from opendrivevla_ros.training.whole_files import reading, seen_by, writing
 
 SUFFIX = ".safetensors"
-WEIGHTS = "perception.weights"  # of whom has seen what a folder holds
 Place = list[Any] | None  # of a tensor: its type, where it begins in the long one, its shape; None for no tensor
 
 
@@ -59,19 +57,6 @@ def see_drives(
     seen = worked(_see, tasks, processes=processes, begin=torch.set_num_threads, given=(1,))
     for done, _ in enumerate(seen, start=1):
         yield 1 - (len(left) - done) / count
-
-
-def seen_by(folder: Path, weights: Mapping[str, Tensor]) -> Path:
-    """The file in a folder of the weights that see what is kept there; what others have seen is deleted."""
-    path = folder / WEIGHTS
-    if path.is_file():
-        known = load_tensors(path, "file of weights", f"delete {folder} to look at those drives anew")
-        if known.keys() == weights.keys() and all(torch.equal(known[name], weights[name]) for name in known):
-            return path
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(dict(weights), path, "what has learned to see")
-    return path
 
 
 def load_tokens(folder: Path) -> list[SpokenSample]:

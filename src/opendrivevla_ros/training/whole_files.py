@@ -3,15 +3,19 @@
 import json
 import os
 import pickle
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from opendrivevla_ros.training.errors import TrainingError
+
+SEEN_BY = "seen_by.weights"  # of whom has seen what a folder holds
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def writing(path: Path, what: str) -> Iterator[Path]:
 
     Raises TrainingError where it cannot be written.
     """
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(".tmp")
     try:
         yield temporary
         _sync(temporary)
@@ -57,6 +61,22 @@ def load_tensors(path: Path, what: str, remedy: str, *, mmap: bool = False) -> A
     """Tensors and plain values, on the CPU wherever they were saved. Raises TrainingError for a broken file."""
     with reading(path, what, remedy):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def seen_by(folder: Path, weights: Mapping[str, Tensor]) -> Path:
+    """The file in a folder of the weights that see what is kept there; what others have seen is deleted.
+
+    Raises TrainingError where that file is broken or cannot be written.
+    """
+    path = folder / SEEN_BY
+    if path.is_file():
+        known = load_tensors(path, "file of weights", f"delete {folder} to look at those drives anew")
+        if known.keys() == weights.keys() and all(torch.equal(known[name], weights[name]) for name in known):
+            return path
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(dict(weights), path, "what has learned to see")
+    return path
 
 
 def save_json(content: Any, path: Path, what: str) -> None:

@@ -190,7 +190,7 @@ def test_a_disk_that_fills_leaves_nothing_of_an_import(parts: dict[str, Path], t
     convert(parts, tmp_path / "whole")
     size = (tmp_path / "whole" / "model.safetensors").stat().st_size
     with files_limited_to(size - 1):
-        refused(parts, tmp_path / "own", r"cannot be written to .*own \(File too large\); free disk space and run the")
+        refused(parts, tmp_path / "own", r"own cannot be written \(File too large\); free disk space and run the")
     assert not list(tmp_path.glob("own*"))
     convert(parts, tmp_path / "own")
 

@@ -1,5 +1,6 @@
 """What sight proposes: learned from ground that was read once, and measured where nothing learned."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def ground(checkpoint: Path, store: DriveStore, tmp_path_factory: pytest.TempPat
     assert list(write_ground(store, folder, checkpoint, processes=1)) == [0.0, 0.5, 1.0]
     assert list(write_ground(store, folder, checkpoint, processes=1)) == [1.0]  # what is there is kept
     return folder
+
+
+def test_what_another_sight_has_read_is_not_kept_but_another_query_reads_the_same(
+    checkpoint: Path, store: DriveStore, ground: Path, tmp_path: Path
+):
+    folder = tmp_path / "ground"
+    shutil.copytree(ground, folder)
+    for part, shares in (("query", [1.0]), ("read", [0.0, 0.5, 1.0])):
+        model = load_model(checkpoint)[0]
+        with torch.no_grad():
+            next(getattr(sight_of(model), part).parameters()).add_(1.0)
+        other = write_folder(tmp_path / part, model)
+        assert list(write_ground(store, folder, other, processes=1)) == shares
 
 
 def test_the_ground_is_what_the_model_reads_when_it_drives(checkpoint: Path, store: DriveStore, ground: Path):

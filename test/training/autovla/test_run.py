@@ -174,7 +174,7 @@ def test_a_disk_that_fills_keeps_the_last_checkpoint_whole(run: AutoVlaRun, size
     known = verified_hash(folder)
     with (
         files_limited_to(size),
-        pytest.raises(CheckpointError, match=r"cannot be written to .*checkpoint \(File too large.*; free disk space"),
+        pytest.raises(CheckpointError, match=r"checkpoint cannot be written \(File too large.*; free disk space"),
     ):
         run.export()
     assert verified_hash(folder) == known

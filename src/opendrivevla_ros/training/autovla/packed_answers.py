@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opendrivevla_ros.training.autovla.answers import following
+from opendrivevla_ros.training.language_batches import seen_positions
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,7 @@ def pack(prompts: Sequence[SharedPrompt]) -> PackedAnswers:
             for some in lengths
         ]
     )
-    order = torch.arange(owners.shape[1], device=device)
     ends = torch.tensor([some[0] for some in lengths], device=device)
-    own = (owners[:, :, None] == owners[:, None, :]) & (order[:, None] >= order)
-    sees = own | ((order < ends[:, None])[:, None, :] & (owners > 0)[:, :, None])
     embeddings = [
         torch.cat([one.embeddings, *(answer.to(one.embeddings) for answer in one.answers)]) for one in prompts
     ]
@@ -72,7 +70,7 @@ def pack(prompts: Sequence[SharedPrompt]) -> PackedAnswers:
         inputs={
             "inputs_embeds": pad(embeddings),
             "position_ids": pad(positions).permute(2, 0, 1),
-            "attention_mask": sees[:, None],
+            "attention_mask": seen_positions(owners, (owners > 0) * ends[:, None]),
             "use_cache": False,
         },
         starts=[list(accumulate(some))[:-1] for some in lengths],

@@ -28,10 +28,11 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.frame_labels import plan_label
 from opendrivevla_ros.training.labels import PlanLabel
 from opendrivevla_ros.training.token_reader import proposal_losses
-from opendrivevla_ros.training.whole_files import load_tensors, reading, save_tensors
+from opendrivevla_ros.training.whole_files import load_tensors, reading, save_tensors, seen_by
 
 SUFFIX = ".pt"
 BATCH = 256
+SEEING, QUERY = ("model.visual.", "sight."), "sight.query."  # the ground is read without the query
 
 
 class GroundMoment(NamedTuple):
@@ -101,8 +102,10 @@ def proposal_scales(moments: GroundMoments, sight: Sight) -> tuple[tuple[float, 
 def write_ground(store: DriveStore, folder: Path, checkpoint: Path, *, processes: int) -> Iterator[float]:
     """Writes the ground that a checkpoint's sight reads at the moments of a store; yields the share that is done.
 
-    Stretches that are there are kept.
+    Stretches that are there are kept, but for those that other weights have seen.
     """
+    seeing = load_model(checkpoint)[0].state_dict()
+    seen_by(folder, {name: seeing[name] for name in seeing if name.startswith(SEEING) and not name.startswith(QUERY)})
     left = [index for index, name in enumerate(store.names) if not _file(folder, name).exists()]
     count = max(len(store.names), 1)
     yield 1 - len(left) / count

@@ -113,7 +113,9 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
             return read_tokenizer(self._words, load_config(self._words).language.vocabulary_size)
         folder = self.folder / "tokenizer"
         if not (folder / "tokenizer.json").is_file():
-            build_tokenizer(self.codebook(), world_corpus()).save_pretrained(str(folder))
+            made = build_tokenizer(self.codebook(), world_corpus())
+            with written_whole(folder) as partial:
+                save_tokenizer(made, partial)
         return load_tokenizer(folder)
 
     def config(self) -> AutoVlaConfig:
