@@ -75,6 +75,7 @@ class Vehicle:
         rclpy.init(context=self.context, domain_id=domain)
         self.node = Node("vehicle", context=self.context)
         self._snapshot = snapshot
+        self._clients: dict[str, Any] = {}
         self.node.create_service(Trigger, "/test/save_snapshot", self._save_snapshot)
         self.feed = Feed()
         self.status: list[tuple[float, GuardStatus]] = []
@@ -103,11 +104,13 @@ class Vehicle:
         self.node.destroy_node()
 
     def call(self, kind: type, name: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"/plan_guard/{name}")
+        # Kept: to destroy one beside the thread that spins may end its executor.
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, f"/plan_guard/{name}")
+        client = self._clients[name]
         assert client.wait_for_service(timeout_sec=TIMEOUT_S), f"no service {name}"
         future = client.call_async(request)
         wait_until(future.done, f"an answer of {name}")
-        self.node.destroy_client(client)
         return future.result()
 
     def arm(self) -> str:
