@@ -13,6 +13,8 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
+# That a step used every parameter, which `loop` leaves open, would be warned of once a stage and process.
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def is_launched() -> bool:
@@ -44,6 +46,6 @@ def launch(arguments: Sequence[str], processes: int, *, what: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "opendrivevla_ros.cli.main", *arguments]
     threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **MALLOC, **QUIET, **os.environ}
     if subprocess.run(command, env=environment, check=False).returncode != 0:
         raise CommandError(f"{what} stopped; its reason stands above, and the same command goes on from there")
