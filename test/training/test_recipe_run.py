@@ -52,7 +52,7 @@ TINY = Recipe(
         OwnDrivesStep(HELD_OUT, first=4, scenarios=2, driver=EXPERT, families=("junction_straight",)),
         PerceptionStep("perception", TWO_STEPS, 2),
         PerceptionStep("sequences", TWO_STEPS, 3, reads=(TRAIN, "expert_drives"), fixed_norms=True),
-        EgoStep("ego", TWO_STEPS, reads=(TRAIN, "expert_drives")),
+        EgoStep("ego", TWO_STEPS, reads=(TRAIN, "expert_drives"), caution=1.0),
         OwnDrivesStep("ego_drives", first=14, scenarios=1, driver="ego"),
         LanguageStep("schooling", "schooling", TWO_STEPS, reads=(TRAIN, "expert_drives"), truth=True),
         LanguageStep("alignment", "alignment", TWO_STEPS, {"caption": 1.0}),
@@ -187,7 +187,9 @@ def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRu
     assert state is not None
     assert (state.settings["processes"], state.settings["batch_size"]) == (2, 1)
     assert len(list((tmp_path / "ego" / "tensorboard").iterdir())) == 1
-    assert [row["step"] for row in read_metrics(tmp_path / "ego")] == [1, 2]
+    rows = read_metrics(tmp_path / "ego")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["too_far"] >= 0.0 for row in rows)
 
 
 def test_recorded_drives_are_learned_from_without_anybody_driving():

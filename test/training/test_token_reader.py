@@ -69,6 +69,52 @@ def test_expected_errors_are_learned_and_the_path_is_not_bent_by_them():
     assert logarithms[5].tolist() == [0.0, 0.0]
 
 
+def turning_way() -> torch.Tensor:
+    """The points [6, 2] of a right turn of 10 m radius at 4 m/s, lidar frame."""
+    angles = 0.2 * torch.arange(1, 7)
+    return 10.0 * torch.stack([1 - angles.cos(), angles.sin()], dim=1)
+
+
+def straight_way() -> torch.Tensor:
+    return torch.stack([torch.zeros(6), 2.0 * torch.arange(1, 7)], dim=1)
+
+
+def caution_loss(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    answer = EgoAnswer(torch.zeros(1, DIM), found[None], torch.ones(1, 6, 2))
+    losses = proposal_losses(answer, [replace(plan_label(), path=wanted)], caution=2.0)
+    assert set(losses) == {"plan", "doubt", "too_far"}
+    return losses["too_far"].item() * PLAN_METRES
+
+
+@pytest.mark.parametrize("way", [straight_way(), turning_way()], ids=["straight", "turn"])
+def test_too_far_counts_along_the_way_alone_and_only_ahead(way: torch.Tensor):
+    onwards = torch.nn.functional.normalize(way.diff(dim=0, prepend=torch.zeros(1, 2)), dim=1)
+    across = onwards.flip(1) * torch.tensor([1.0, -1.0])
+    assert caution_loss(way + onwards, way) == pytest.approx(2.0 / 3, rel=0.01)
+    assert caution_loss(way - onwards, way) == 0.0
+    assert caution_loss(way + across, way) < 0.02
+    assert caution_loss(way - across, way) < 0.02
+
+
+def test_who_stands_goes_too_far_straight_ahead():
+    assert caution_loss(torch.tensor([[0.0, 1.0]]).expand(6, 2), torch.zeros(6, 2)) > 0.6
+    assert caution_loss(torch.tensor([[1.0, -1.0]]).expand(6, 2), torch.zeros(6, 2)) == 0.0
+
+
+@pytest.mark.parametrize(("caution", "stops"), [(0.0, False), (1.0, True)])
+def test_a_cautious_path_stops_where_two_in_five_would(caution: float, stops: bool):
+    moving = straight_way()
+    plans = [replace(plan_label(), path=way) for way in (moving, moving, moving, torch.zeros(6, 2), torch.zeros(6, 2))]
+    path = moving.clone().requires_grad_()
+    optimizer = torch.optim.Adam([path], 0.1)
+    for _ in range(400):
+        answer = EgoAnswer(torch.zeros(5, DIM), path.expand(5, 6, 2), torch.ones(5, 6, 2))
+        optimizer.zero_grad()
+        torch.stack(list(proposal_losses(answer, plans, caution).values())).sum().backward()
+        optimizer.step()
+    assert (path[:, 1] < 0.3).all() if stops else (path[:, 1] > moving[:, 1] - 0.3).all()
+
+
 def test_no_label_gives_no_loss_but_a_gradient():
     reader = TokenReader(CONFIG)
     nothing = box_labels(3).rows(torch.zeros(0, dtype=torch.int64))

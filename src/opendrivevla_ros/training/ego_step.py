@@ -26,12 +26,12 @@ LEAST_SCALE = 0.001  # a prior must leave some doubt
 class EgoTraining(nn.Module):
     """What the loop trains: moments with the tokens that perception gave to the error of their plans.
 
-    Raises TrainingError for a perception without an ego's query.
+    caution: see `proposal_losses`. Raises TrainingError for a perception without an ego's query.
     """
 
-    def __init__(self, perception: PerceptionNetwork) -> None:
+    def __init__(self, perception: PerceptionNetwork, caution: float = 0.0) -> None:
         super().__init__()
-        self.perception = perception
+        self.perception, self._caution = perception, caution
         query_of(perception)
 
     def forward(self, moments: Sequence[Moment]) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ class EgoTraining(nn.Module):
         query = query_of(self.perception)
         device = query.kinds.device
         views = [_view(moment.features, moment.plan.ego, moment.ahead, device) for moment in moments]
-        return proposal_losses(query(views), [moment.plan.to(device) for moment in moments])
+        return proposal_losses(query(views), [moment.plan.to(device) for moment in moments], self._caution)
 
     def inner_matrices(self) -> list[nn.Parameter]:
         """What multiplies states in the query's layers."""

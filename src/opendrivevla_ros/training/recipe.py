@@ -31,11 +31,12 @@ class PerceptionStep:
 
 @dataclass(frozen=True)
 class EgoStep:
-    """The ego's query from tokens. reads: as of a `LanguageStep`."""
+    """The ego's query from tokens. reads: as of a `LanguageStep`. caution: see `proposal_losses`."""
 
     name: str
     loop: LoopSettings
     reads: tuple[str, ...] = (TRAIN,)
+    caution: float = 0.0
     truth: ClassVar[bool] = False
     stage: str = "ego"
 
@@ -215,6 +216,7 @@ LATE = (  # and with those after them
     "braking_lead",
     "stopped_queue",
 )
+JUNCTIONS = ("junction_left", "junction_right", "junction_straight")  # and in the end
 HELD_OUT_DRIVES = OwnDrivesStep(HELD_OUT, first=70000, scenarios=70, driver=EXPERT)
 OWN = (
     OwnDrivesStep("drives_1", first=2520, scenarios=280, driver="ego_1"),
@@ -222,18 +224,28 @@ OWN = (
     OwnDrivesStep("drives_3", first=30030, scenarios=1120, driver="ego_3", families=HARD),
     OwnDrivesStep("drives_4", first=60060, scenarios=420, driver="ego_4"),
     OwnDrivesStep("drives_5", first=65030, scenarios=840, driver="ego_5", families=LATE),
+    OwnDrivesStep("drives_6", first=75040, scenarios=1400, driver="ego_6", families=JUNCTIONS),
 )
-ALL_SEEN = (*SEEN, *(driven.name for driven in OWN))
-PROPOSING = LoopSettings(steps=4000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
-SETTING_OUT = replace(PROPOSING, steps=2000)  # enough to drive with: those drives are what is wanted of it
+CAUTIOUS = OwnDrivesStep("drives_7", first=80080, scenarios=1120, driver="caution_1", families=JUNCTIONS)
+DRIVEN = (*SEEN, *(driven.name for driven in OWN))
+ALL_SEEN = (*DRIVEN, CAUTIOUS.name)
+PROPOSING = LoopSettings(steps=12000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
+# Enough to drive with: those drives are what is wanted of it. In the last round there are twice as many to learn from.
+SETTING_OUT = (*(replace(PROPOSING, steps=2000) for _ in OWN[1:]), replace(PROPOSING, steps=4000))
+# After all else: who is sent out should meet what a cautious driver would not. That one waits too long, and learns so.
+GROWING_CAUTIOUS = replace(PROPOSING, steps=3000)
+CAUTION = 1.0
 
 
 def _rounds() -> Iterator[EgoStep | OwnDrivesStep]:
-    """The ego's query learns from the drives so far, drives, and learns again, to its last step, "ego"."""
-    for count, driven in enumerate(OWN):
-        yield EgoStep(f"ego_{count + 1}", SETTING_OUT, reads=ALL_SEEN[: len(SEEN) + count])
+    """The ego's query learns from the drives so far, drives, and learns again; at last, caution."""
+    for count, (driven, loop) in enumerate(zip(OWN, SETTING_OUT, strict=True)):
+        yield EgoStep(f"ego_{count + 1}", loop, reads=ALL_SEEN[: len(SEEN) + count])
         yield driven
-    yield EgoStep("ego", PROPOSING, reads=ALL_SEEN)
+    yield EgoStep("ego", PROPOSING, reads=DRIVEN)
+    yield EgoStep("caution_1", GROWING_CAUTIOUS, reads=DRIVEN, caution=CAUTION)
+    yield CAUTIOUS
+    yield EgoStep("caution", GROWING_CAUTIOUS, reads=ALL_SEEN, caution=CAUTION)
 
 
 SMALL = Recipe(

@@ -199,7 +199,7 @@ class RecipeRun(StepRun[Recipe]):
             return EndToEndTraining(model, self.tokenizer()), spoken
         seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, step.truth))]
         if isinstance(step, EgoStep):
-            return EgoTraining(model.perception), Moments(seen)
+            return EgoTraining(model.perception, step.caution), Moments(seen)
         if not step.truth:
             take_weights(model, _common(self.weights_before(step), model.state_dict()), self.folder)
             seen = with_ego_tokens(seen, query_of(model.perception))

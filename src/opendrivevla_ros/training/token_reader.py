@@ -18,6 +18,7 @@ from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, PlanLabel
 
 SPEED_UNIT = 5.0  # m/s
 LINE_METRES = 10.0  # the unit of a line's error
+STANDING_METRES = 0.01  # of a way in 0.5 s that is none, and leads ahead
 DOUBT_WEIGHT = 0.1  # of a loss that shares no weights with the others, but the clipped norm of the gradients
 
 
@@ -58,13 +59,19 @@ class TokenReader(nn.Module):
         return (found - orders).abs().mean((2, 3)).amin(0).mean()
 
 
-def proposal_losses(answer: EgoAnswer, plans: Sequence[PlanLabel]) -> dict[str, Tensor]:
-    """{"plan": the error of the proposed paths, see `plan_error`, in PLAN_METRES; "doubt": see `doubt_loss`}."""
+def proposal_losses(answer: EgoAnswer, plans: Sequence[PlanLabel], caution: float = 0.0) -> dict[str, Tensor]:
+    """{"plan": the error of the proposed paths, see `plan_error`, in PLAN_METRES; "doubt": see `doubt_loss`}.
+
+    With caution, "too_far" as well: by how much too far they go, see `too_far`, so many times.
+    """
     wanted, known = torch.stack([plan.path for plan in plans]), torch.stack([plan.known for plan in plans])
-    return {
+    losses = {
         "plan": plan_error(answer.paths, wanted, known) / PLAN_METRES,
         "doubt": DOUBT_WEIGHT * doubt_loss(answer, wanted, known),
     }
+    if caution:
+        losses["too_far"] = caution * too_far(answer.paths, wanted, known) / PLAN_METRES
+    return losses
 
 
 def doubt_loss(answer: EgoAnswer, wanted: Tensor, known: Tensor) -> Tensor:
@@ -83,9 +90,27 @@ def plan_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
     The sooner, the more it counts, as 1 / time, and to the side twice: a vehicle follows the first second and a half
     of a plan, then the next one comes; a lane leaves it a metre, and a gap ahead many.
     """
-    sooner = 1 / (1 + torch.arange(WAYPOINTS, device=found.device))
+    sooner = _sooner(found)
     weights = known[..., None] * torch.stack([2 * sooner, sooner], 1)
     return ((found - wanted).abs() * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def too_far(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Mean of how far positions [B, 6, 2] lie ahead of those wanted, metres, 0 for those behind; as `plan_error`.
+
+    Beside an absolute error it makes a median a quantile (Koenker and Bassett 1978): where it is as likely as not that
+    somebody is in the way, the lower of two speeds is right. Ahead is along the way that is wanted; across it, a turn
+    must be neither wide nor tight.
+    """
+    way = wanted.diff(dim=1, prepend=torch.zeros_like(wanted[:, :1]))
+    onwards = F.normalize(way + way.new_tensor([0.0, STANDING_METRES]), dim=-1)
+    ahead = ((found - wanted) * onwards).sum(-1).clamp(min=0.0)
+    weights = known * _sooner(found)
+    return (ahead * weights).sum() / (3 * weights.sum()).clamp(min=1e-6)
+
+
+def _sooner(paths: Tensor) -> Tensor:
+    return 1 / (1 + torch.arange(WAYPOINTS, device=paths.device))
 
 
 def future_loss(trajectories: Tensor, labels: BoxLabels) -> Tensor:

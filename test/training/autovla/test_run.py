@@ -51,7 +51,7 @@ TINY = AutoVlaRecipe(
     steps=(
         OwnDrivesStep(HELD_OUT, first=4, scenarios=1, driver=EXPERT),
         SightStep("sight", TWO_STEPS),
-        ProposalStep("proposals", TWO_STEPS),
+        ProposalStep("proposals", TWO_STEPS, caution=1.0),
         OwnDrivesStep("sight_drives", first=9, scenarios=1, driver="proposals"),
         AnswerStep("answers", TWO_STEPS, asks_points=True, vision=False),
         OwnDrivesStep("own_drives", first=8, scenarios=1),
@@ -98,6 +98,7 @@ def test_every_step_leaves_weights_and_a_finite_curve(run: AutoVlaRun):
         rows = read_metrics(run.folder / step.name)
         assert [row["step"] for row in rows] == [1, 2]
         assert all(math.isfinite(value) for row in rows for value in row.values())
+        assert ("too_far" in rows[0]) == isinstance(step, ProposalStep)
 
 
 def test_the_checkpoint_plans_and_says_how_it_was_made(run: AutoVlaRun):

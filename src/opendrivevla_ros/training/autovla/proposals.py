@@ -69,11 +69,14 @@ class GroundMoments(Dataset[GroundMoment]):
 
 
 class ProposalTraining(nn.Module):
-    """What the loop trains: moments to the error of what is proposed there. Of the model the query alone learns."""
+    """What the loop trains: moments to the error of what is proposed there. Of the model the query alone learns.
 
-    def __init__(self, model: AutoVlaModel) -> None:
+    caution: see `proposal_losses`.
+    """
+
+    def __init__(self, model: AutoVlaModel, caution: float = 0.0) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._caution = model, caution
         model.requires_grad_(False)
         sight_of(model).query.requires_grad_(True)
 
@@ -82,7 +85,7 @@ class ProposalTraining(nn.Module):
         sight = sight_of(self.model)
         device = sight.read.weight.device
         plans = [moment.plan.to(device) for moment in moments]
-        return proposal_losses(_proposed(sight, moments), plans)
+        return proposal_losses(_proposed(sight, moments), plans, self._caution)
 
     def inner_matrices(self) -> list[nn.Parameter]:
         """What multiplies states in the query's layers."""

@@ -10,7 +10,11 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.recipe import (
     ALL_SEEN,
+    CAUTION,
+    CAUTIOUS,
+    DRIVEN,
     EXPERT_DRIVES,
+    GROWING_CAUTIOUS,
     HELD_OUT_DRIVES,
     OWN,
     PROPOSING,
@@ -36,11 +40,15 @@ class SightStep:
 
 @dataclass(frozen=True)
 class ProposalStep:
-    """The path that sight proposes, from the ground that it has read; see `proposals`. reads: as of a `SightStep`."""
+    """The path that sight proposes, from the ground that it has read; see `proposals`. reads: as of a `SightStep`.
+
+    caution: see `proposal_losses`.
+    """
 
     name: str
     loop: LoopSettings
     reads: tuple[str, ...] = (TRAIN,)
+    caution: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,11 +131,14 @@ SMALL_REASONING_WEIGHT = 4.0
 
 def _rounds() -> Iterator[ProposalStep | OwnDrivesStep]:
     """What is proposed is learned from the drives so far, is driven, and is learned again, to its last step."""
-    for count, driven in enumerate(OWN):
-        step = ProposalStep(f"proposals_{count + 1}", SETTING_OUT, reads=ALL_SEEN[: len(SEEN) + count])
+    for count, (driven, loop) in enumerate(zip(OWN, SETTING_OUT, strict=True)):
+        step = ProposalStep(f"proposals_{count + 1}", loop, reads=ALL_SEEN[: len(SEEN) + count])
         yield step
         yield replace(driven, driver=step.name)
-    yield ProposalStep("proposals", PROPOSING, reads=ALL_SEEN)
+    yield ProposalStep("proposals", PROPOSING, reads=DRIVEN)
+    yield ProposalStep("caution_1", GROWING_CAUTIOUS, reads=DRIVEN, caution=CAUTION)
+    yield CAUTIOUS
+    yield ProposalStep("caution", GROWING_CAUTIOUS, reads=ALL_SEEN, caution=CAUTION)
 
 
 # The rates are AdamW's; Muon's beside it are higher (`muon.RATE`). After 160 steps of 4 on 144 moments, the

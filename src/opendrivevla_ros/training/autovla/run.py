@@ -199,7 +199,7 @@ class AutoVlaRun(StepRun[AutoVlaRecipe]):
     ) -> tuple[nn.Module, Dataset[Any], list[nn.Parameter]]:
         """What a step trains, from what, and which matrices of it learn by Muon."""
         if isinstance(step, ProposalStep):
-            proposals = ProposalTraining(model)
+            proposals = ProposalTraining(model, step.caution)
             return proposals, GroundMoments([self._ground(kind) for kind in step.reads]), proposals.inner_matrices()
         tokenizer = self.tokenizer()
         actions = action_tokens(model.autovla_config, tokenizer, self.codebook())
