@@ -1,6 +1,6 @@
 """The recipe of the small checkpoint: which steps follow one another, and every number that shapes them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -105,6 +105,7 @@ class Trains(Protocol):
 
 
 TrainsT = TypeVar("TrainsT", bound=Trains)
+ProposesT = TypeVar("ProposesT", bound=Trains)
 RecipeT = TypeVar("RecipeT", bound="StepRecipe[Any]")
 
 
@@ -218,15 +219,15 @@ LATE = (  # and with those after them
 )
 JUNCTIONS = ("junction_left", "junction_right", "junction_straight")  # and in the end
 HELD_OUT_DRIVES = OwnDrivesStep(HELD_OUT, first=70000, scenarios=70, driver=EXPERT)
-OWN = (
-    OwnDrivesStep("drives_1", first=2520, scenarios=280, driver="ego_1"),
-    OwnDrivesStep("drives_2", first=20020, scenarios=280, driver="ego_2"),
-    OwnDrivesStep("drives_3", first=30030, scenarios=1120, driver="ego_3", families=HARD),
-    OwnDrivesStep("drives_4", first=60060, scenarios=420, driver="ego_4"),
-    OwnDrivesStep("drives_5", first=65030, scenarios=840, driver="ego_5", families=LATE),
-    OwnDrivesStep("drives_6", first=75040, scenarios=1400, driver="ego_6", families=JUNCTIONS),
+OWN = (  # who drives them: see `rounds`
+    OwnDrivesStep("drives_1", first=2520, scenarios=280),
+    OwnDrivesStep("drives_2", first=20020, scenarios=280),
+    OwnDrivesStep("drives_3", first=30030, scenarios=1120, families=HARD),
+    OwnDrivesStep("drives_4", first=60060, scenarios=420),
+    OwnDrivesStep("drives_5", first=65030, scenarios=840, families=LATE),
+    OwnDrivesStep("drives_6", first=75040, scenarios=1400, families=JUNCTIONS),
 )
-CAUTIOUS = OwnDrivesStep("drives_7", first=80080, scenarios=1120, driver="caution_1", families=JUNCTIONS)
+CAUTIOUS = OwnDrivesStep("drives_7", first=80080, scenarios=1120, families=JUNCTIONS)
 DRIVEN = (*SEEN, *(driven.name for driven in OWN))
 ALL_SEEN = (*DRIVEN, CAUTIOUS.name)
 PROPOSING = LoopSettings(steps=12000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
@@ -237,15 +238,18 @@ GROWING_CAUTIOUS = replace(PROPOSING, steps=3000)
 CAUTION = 1.0
 
 
-def _rounds() -> Iterator[EgoStep | OwnDrivesStep]:
-    """The ego's query learns from the drives so far, drives, and learns again; at last, caution."""
+def rounds(step: Callable[..., ProposesT], name: str) -> Iterator[ProposesT | OwnDrivesStep]:
+    """What is proposed is learned from the drives so far, is driven, and is learned again; at last, caution.
+
+    step: that learns it. name: of the longest of them; those before it are numbered.
+    """
     for count, (driven, loop) in enumerate(zip(OWN, SETTING_OUT, strict=True)):
-        yield EgoStep(f"ego_{count + 1}", loop, reads=ALL_SEEN[: len(SEEN) + count])
-        yield driven
-    yield EgoStep("ego", PROPOSING, reads=DRIVEN)
-    yield EgoStep("caution_1", GROWING_CAUTIOUS, reads=DRIVEN, caution=CAUTION)
-    yield CAUTIOUS
-    yield EgoStep("caution", GROWING_CAUTIOUS, reads=ALL_SEEN, caution=CAUTION)
+        yield step(sent := f"{name}_{count + 1}", loop, reads=DRIVEN[: len(SEEN) + count])
+        yield replace(driven, driver=sent)
+    yield step(name, PROPOSING, reads=DRIVEN)
+    yield step("caution_1", GROWING_CAUTIOUS, reads=DRIVEN, caution=CAUTION)
+    yield replace(CAUTIOUS, driver="caution_1")
+    yield step("caution", GROWING_CAUTIOUS, reads=ALL_SEEN, caution=CAUTION)
 
 
 SMALL = Recipe(
@@ -264,7 +268,7 @@ SMALL = Recipe(
             reads=SEEN,
             fixed_norms=True,
         ),
-        *_rounds(),
+        *rounds(EgoStep, "ego"),
         LanguageStep("schooling", "schooling", _speaking(1200, 1.5e-3), reads=SEEN, truth=True),
         LanguageStep("alignment", "alignment", _speaking(100, 1.5e-3), {"caption": 3.0, "plan": 1.0}),
         LanguageStep(

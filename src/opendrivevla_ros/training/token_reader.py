@@ -106,6 +106,7 @@ def too_far(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
     onwards = F.normalize(way + way.new_tensor([0.0, STANDING_METRES]), dim=-1)
     ahead = ((found - wanted) * onwards).sum(-1).clamp(min=0.0)
     weights = known * _sooner(found)
+    # 3 as in `plan_error`, where the way ahead has one share and the side two
     return (ahead * weights).sum() / (3 * weights.sum()).clamp(min=1e-6)
 
 

@@ -1,7 +1,6 @@
 """The recipes of AutoVLA: which steps follow one another, and every number that shapes them."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from opendrivevla_ros.training.autovla.answers import REASONING_WEIGHT
@@ -10,19 +9,13 @@ from opendrivevla_ros.training.errors import TrainingError
 from opendrivevla_ros.training.loop import LoopSettings
 from opendrivevla_ros.training.recipe import (
     ALL_SEEN,
-    CAUTION,
-    CAUTIOUS,
-    DRIVEN,
     EXPERT_DRIVES,
-    GROWING_CAUTIOUS,
     HELD_OUT_DRIVES,
-    OWN,
-    PROPOSING,
     SEEN,
-    SETTING_OUT,
     TRAIN,
     OwnDrivesStep,
     StepRecipe,
+    rounds,
 )
 
 
@@ -129,18 +122,6 @@ class AutoVlaRecipe(StepRecipe[TrainingStep]):
 SMALL_REASONING_WEIGHT = 4.0
 
 
-def _rounds() -> Iterator[ProposalStep | OwnDrivesStep]:
-    """What is proposed is learned from the drives so far, is driven, and is learned again, to its last step."""
-    for count, (driven, loop) in enumerate(zip(OWN, SETTING_OUT, strict=True)):
-        step = ProposalStep(f"proposals_{count + 1}", loop, reads=ALL_SEEN[: len(SEEN) + count])
-        yield step
-        yield replace(driven, driver=step.name)
-    yield ProposalStep("proposals", PROPOSING, reads=DRIVEN)
-    yield ProposalStep("caution_1", GROWING_CAUTIOUS, reads=DRIVEN, caution=CAUTION)
-    yield CAUTIOUS
-    yield ProposalStep("caution", GROWING_CAUTIOUS, reads=ALL_SEEN, caution=CAUTION)
-
-
 # The rates are AdamW's; Muon's beside it are higher (`muon.RATE`). After 160 steps of 4 on 144 moments, the
 # loss of words and of actions was 1.6 and 3.4 with AdamW alone at 1e-3, 1.9 and 4.0 with it at 3e-3, and 0.64 and 2.1
 # with Muon beside AdamW at 3e-3.
@@ -155,7 +136,7 @@ AUTOVLA_SMALL = AutoVlaRecipe(
             LoopSettings(steps=3500, learning_rate=1e-3, batch_size=16, clip_norm=5.0, save_every=100),
             reads=SEEN,
         ),
-        *_rounds(),
+        *rounds(ProposalStep, "proposals"),
         AnswerStep(
             "answers",
             LoopSettings(
