@@ -80,7 +80,7 @@ def world(
         "evaluation_output"
     ),
     scenes: Annotated[int, typer.Option(min=1, help="Scenes of the open-loop and text parts.")] = 112,
-    scenarios: Annotated[int, typer.Option(min=1, help="Closed-loop scenarios of each family.")] = 5,
+    scenarios: Annotated[int, typer.Option(min=1, help="Closed-loop scenarios of each family.")] = 10,
     family: Annotated[list[str] | None, typer.Option(help="Only this family; may be repeated.")] = None,
     beside: Annotated[
         list[str] | None,

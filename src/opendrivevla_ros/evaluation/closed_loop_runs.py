@@ -57,7 +57,7 @@ class ClosedLoopSettings:
     policy: str
     beside: tuple[str, ...] = ()
     families: tuple[str, ...] = FAMILIES
-    scenarios: int = 5
+    scenarios: int = 10
     split: Split = Split.TEST
     device: str = "cpu"
     precision: str = "float32"
