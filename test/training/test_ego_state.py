@@ -1,5 +1,7 @@
 """The ego-state-only policy: what it learns from, and that it does."""
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def test_a_trained_policy_beats_constant_velocity_on_what_it_saw(samples, tmp_pa
     own, straight = np.mean(distances, axis=0)
     assert own < 0.7 * straight
     assert error == pytest.approx(own, rel=0.5)
+
+
+def test_samples_are_let_go_as_they_are_read(samples, tmp_path: Path) -> None:
+    given: list[weakref.ref[DrivingSample]] = []
+
+    def read() -> Iterator[DrivingSample]:
+        for sample in samples[:8]:
+            copy = replace(sample)
+            given.append(weakref.ref(copy))
+            yield copy
+            del copy
+            assert sum(one() is not None for one in given) <= 1
+
+    train_ego_state(read(), tmp_path / "ego", source="train", steps=1)
+    assert len(given) == 8
 
 
 def test_training_again_gives_the_same_weights(samples, tmp_path: Path) -> None:

@@ -34,12 +34,10 @@ def train_ego_state(
     The loss is the mean distance of the six points, which is what open loop measures; the learning rate falls to 0
     along a cosine. The same samples and seed give the same weights. Raises TrainingError without samples.
     """
-    drawn = list(samples)
-    if not drawn:
+    pairs = [_numbers(sample) for sample in samples]  # not the samples, which hold all road users
+    if not pairs:
         raise TrainingError("there are no samples to train the ego-state policy on; draw at least one")
-    observed = [one.observation for one in drawn]
-    inputs = torch.from_numpy(np.stack([ego_numbers(one.ego, one.command.command) for one in observed])).float()
-    targets = torch.from_numpy(np.stack([one.future[:, :2] for one in drawn])).float()
+    inputs, targets = (torch.from_numpy(np.stack(numbers)).float() for numbers in zip(*pairs, strict=True))
     if not (inputs.isfinite().all() and targets.isfinite().all()):
         raise TrainingError("the samples of the ego-state policy hold numbers that are not finite; leave those out")
     config = EgoStateConfig()
@@ -60,8 +58,14 @@ def train_ego_state(
         schedule.step()
         losses.append(float(loss.detach()))
     error = float(np.mean(losses[-max(1, steps // 10) :]))
-    save_ego_state(network, config, folder, card=_card(len(drawn), source, steps, seed, error))
+    save_ego_state(network, config, folder, card=_card(len(pairs), source, steps, seed, error))
     return error
+
+
+def _numbers(sample: DrivingSample) -> tuple[np.ndarray, np.ndarray]:
+    """What the network reads of a sample, and the path [6, 2] that it is to plan."""
+    observation = sample.observation
+    return ego_numbers(observation.ego, observation.command.command), sample.future[:, :2]
 
 
 def _measure(network: EgoStateNetwork, inputs: torch.Tensor, targets: torch.Tensor) -> None:
