@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opendrivevla_ros.world.path import Path, PathBundle
@@ -90,6 +90,16 @@ def test_a_connection_leaves_and_arrives_along_the_headings() -> None:
 def test_a_path_needs_two_points_apart() -> None:
     with pytest.raises(ValueError, match="at least two points"):
         Path.through([[1.0, 1.0], [1.05, 1.0]])
+
+
+@given(st.lists(st.tuples(*[st.floats(-0.3, 0.3)] * 2), min_size=1, max_size=8))
+@example([(0.15, 0.0), (0.15, 0.0)])
+@settings(max_examples=100, deadline=None)
+def test_a_path_goes_through_points_that_stray_and_jump_back(steps: list[tuple[float, float]]) -> None:
+    points = np.concatenate([np.cumsum([(0.0, 0.0), *steps], axis=0), [[0.0, 0.0], [5.0, 0.0]]])
+    path = Path.through(points)
+    assert np.isfinite(path.points).all()
+    np.testing.assert_allclose(path.points[[0, -1]], points[[0, -1]], atol=1e-9)
 
 
 @pytest.mark.parametrize("radius", [11.0, 201.0])

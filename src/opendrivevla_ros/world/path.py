@@ -11,6 +11,7 @@ from scipy.interpolate import CubicSpline
 from opendrivevla_ros.core.geometry import Array, distances_along
 
 SAMPLE_METRES = 1.0
+_APART = 0.2  # metres between the points of a path, or it would bend through their noise
 _COARSE = 8  # every eighth sample takes part in the first search for the closest point
 _WINDOW = 2 * _COARSE + 1
 _SMOOTHING = 3  # samples over which curvature is averaged: joints of lanes become short transition curves
@@ -31,11 +32,18 @@ class Path:
 
     @classmethod
     def through(cls, points: ArrayLike) -> "Path":
-        """The smooth path through points [K, 2], K > 1; raises ValueError where fewer than two are apart."""
+        """The smooth path through points [K, 2], K > 1, without those that are less than 0.2 m from the one before.
+
+        Raises ValueError where fewer than two are left.
+        """
         given = np.asarray(points, dtype=np.float64)
-        kept = given[np.concatenate([[True], np.hypot(*np.diff(given, axis=0).T) > 0.2])]
-        if len(kept) < 2:
-            raise ValueError(f"a path needs at least two points 0.2 m apart, not {len(kept)} of {len(given)} points")
+        apart = [given[0]]
+        for point in given[1:]:
+            if math.dist(point, apart[-1]) > _APART:
+                apart.append(point)
+        if len(apart) < 2:
+            raise ValueError(f"a path needs at least two points 0.2 m apart, not {len(apart)} of {len(given)} points")
+        kept = np.array(apart)
         knots = distances_along(kept)
         spline = CubicSpline(knots, kept, bc_type="natural" if len(kept) < 4 else "not-a-knot")
         count = max(2, round(knots[-1] / SAMPLE_METRES) + 1)
