@@ -165,6 +165,14 @@ def test_tables_take_the_place_between_the_marks_and_leave_the_rest(tmp_path: Pa
         write_section(path, "| all |\n")
 
 
+def test_marks_inside_a_sentence_are_no_place_for_tables(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    told = "\nTables come between `<!-- evaluation -->` and `<!-- end of evaluation -->`.\n"
+    path.write_text("<!-- evaluation summary -->\n<!-- end of evaluation summary -->\n" + told)
+    write_section(path, "| all |\n", "| short |\n")
+    assert path.read_text() == "<!-- evaluation summary -->\n| short |\n<!-- end of evaluation summary -->\n" + told
+
+
 def test_a_file_without_a_place_for_the_tables_is_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("# Model\n")

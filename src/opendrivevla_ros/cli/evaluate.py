@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,14 +194,13 @@ def _evaluate_alone(part: Part, output: Path, write: Sequence[Path]) -> None:
 def section_of(path: Path, *marks: tuple[str, str]) -> tuple[str, tuple[str, str], str]:
     """What stands before and after the first of these marks in a Markdown file, and between them those marks.
 
-    Raises CommandError where it has none of them.
+    A mark has a line of its own; one inside a sentence is a word about it. Raises CommandError where there is none.
     """
     content = path.read_text(encoding="utf-8")
     for pair in marks:
-        before, opening, rest = content.partition(pair[0])
-        _, closing, after = rest.partition(pair[1])
-        if opening and closing:
-            return before, pair, after
+        opening, closing = (re.search(f"^{re.escape(mark)}$", content, re.MULTILINE) for mark in pair)
+        if opening and closing and opening.end() < closing.start():
+            return content[: opening.start()], pair, content[closing.end() :]
     first = marks[0]
     raise CommandError(f"{path} has no place for the tables; write {first[0]} and {first[1]} where they belong")
 
