@@ -27,7 +27,8 @@ def driven(speed: Array, yaw_rate: Array) -> Array:
 
 def spirals(speed: Array, random: np.random.Generator) -> Array:
     """Turns that tighten or open."""
-    return turning(speed, np.linspace(*random.uniform(-1, 1, (2, len(speed))), 100, axis=1))
+    first, last = random.uniform(-1, 1, (2, len(speed)))
+    return turning(speed, np.linspace(first, last, 100, axis=1))
 
 
 def braking_turns(speed: Array, random: np.random.Generator) -> Array:

@@ -123,7 +123,7 @@ class Subject:
     def package(self, generator: TrajectoryGenerator, keep_prefix: bool) -> Row:
         """One plan as this package runs it; keep_prefix: the system text was read for an earlier plan."""
         if not keep_prefix:
-            generator.decoder.forget_prefix()
+            generator.decoder.prefill(generator.decoder.embed([0]))  # takes its place
         started = time.perf_counter()
         embeddings = self.model.embed_prompt(self.ids, self.features)
         embedded = time.perf_counter()

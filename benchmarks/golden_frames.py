@@ -66,7 +66,7 @@ def compare_keys(folder: Path) -> Comparison:
     with torch.device("meta"):
         network = PerceptionNetwork(PerceptionConfig())
     parameters = {name for name, _ in network.named_parameters()}
-    actual = {
+    actual: set[tuple[str, ...]] = {
         (name, str(list(tensor.shape)), str(tensor.dtype).removeprefix("torch."), _kind(name, parameters))
         for name, tensor in network.state_dict().items()
     }
@@ -226,15 +226,16 @@ class Trace:
         self._seen: dict[str, Any] = {}
         head, tracker = network.pts_bbox_head, network.tracker
         transformer = head.transformer
+        first: Any = transformer.encoder.layers[0]
         modules: dict[str, nn.Module] = {
             "backbone": network.img_backbone,
             "neck": network.img_neck,
             "transformer": transformer,
             "can_bus_mlp": transformer.can_bus_mlp,
             "encoder": transformer.encoder,
-            "temporal": transformer.encoder.layers[0].attentions[0],
-            "norm0": transformer.encoder.layers[0].norms[0],
-            "norm1": transformer.encoder.layers[0].norms[1],
+            "temporal": first.attentions[0],
+            "norm0": first.norms[0],
+            "norm1": first.norms[1],
             "memory": network.memory_bank,
             "interaction": network.query_interact,
             "map": network.seg_head,
