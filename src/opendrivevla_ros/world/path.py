@@ -42,7 +42,9 @@ class Path:
             if math.dist(point, apart[-1]) > _APART:
                 apart.append(point)
         if len(apart) < 2:
-            raise ValueError(f"a path needs at least two points 0.2 m apart, not {len(apart)} of {len(given)} points")
+            raise ValueError(
+                f"a path needs at least two points {_APART} m apart, not {len(apart)} of {len(given)} points"
+            )
         kept = np.array(apart)
         knots = distances_along(kept)
         spline = CubicSpline(knots, kept, bc_type="natural" if len(kept) < 4 else "not-a-knot")
