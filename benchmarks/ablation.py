@@ -49,6 +49,7 @@ from opendrivevla_ros.training.step_run import WEIGHTS
 ALL = "all stages"
 PERCEPTION, EGO = "perception", "ego"  # steps whose weights the checkpoint has
 DRIVES = "drives"
+TRUTH, TOKENS = "truth", f"tokens_{PERCEPTION}"  # folders of what is there, and of what that perception sees
 FIRST, SCENARIOS = 51000, 840  # of the expert's drives, the families in turn
 SCENES = 28  # of open loop and text, two of each family, as many as are driven in closed loop
 CORES = 2
@@ -116,8 +117,8 @@ class Row:
         """Links, the weights to begin with, and the tokens."""
         folder = self.run.folder
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in ("drives", "truth", "tokens"):
-            unshared = kind == "tokens" and not self._proposes
+        for kind in (DRIVES, TRUTH, TOKENS):
+            unshared = kind == TOKENS and not self._proposes
             shared = self._output / (f"{kind} without {self._left_out}" if unshared else kind)
             shared.mkdir(exist_ok=True)
             _link(folder / kind, shared)
@@ -128,7 +129,7 @@ class Row:
         for step in self._all[: self._shared]:
             _link(folder / step.name, self._output / "rows" / ALL / step.name)
         show_progress(f"{self.name}: drives", self.run.drive(self._drives, CORES))
-        show_progress(f"{self.name}: truth", self.run.look(CORES, DRIVES, truth=True))
+        show_progress(f"{self.name}: truth", self.run.look(CORES, DRIVES, self._all[0]))
         show_progress(f"{self.name}: tokens", self.run.look(CORES, DRIVES))
 
     def train(self) -> None:

@@ -65,6 +65,9 @@ TINY = Recipe(
             {"agent": 1.0, "plan": 0.1},
             reads=ALL_DRIVES,
         ),
+        PerceptionStep("longer", TWO_STEPS, 2, fixed_norms=True),
+        OwnDrivesStep("later_drives", first=27, scenarios=1, driver="longer"),
+        EgoStep("late", TWO_STEPS, reads=(TRAIN, "later_drives")),
         PlanningStep("planning", TWO_STEPS, 2),
     ),
 )
@@ -79,7 +82,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     assert list(made.draw(processes=1))[-1] == pytest.approx(1.0)
     for step in TINY.steps:
         for kind in step.reads if isinstance(step, EgoStep | LanguageStep) else ():
-            assert list(made.look(1, kind, truth=step.truth))[-1] == pytest.approx(1.0)
+            assert list(made.look(1, kind, step))[-1] == pytest.approx(1.0)
         if isinstance(step, OwnDrivesStep):
             assert list(made.drive(step, processes=1))[-1] == pytest.approx(1.0)
         else:
@@ -115,6 +118,19 @@ def test_a_step_that_drives_trains_nothing(run: RecipeRun):
         run.recipe.training_step("ego_drives")
 
 
+def test_each_step_reads_what_the_perception_before_it_sees(run: RecipeRun):
+    seen = {name: load_tokens(run.folder / f"tokens_{name}" / TRAIN) for name in ("sequences", "longer")}
+    assert len(seen["sequences"]) == len(seen["longer"]) > 0
+    assert not torch.equal(seen["sequences"][0].features.scene, seen["longer"][0].features.scene)
+    later = run.recipe.step("late")
+    kept = (run.folder / "tokens_longer" / "later_drives").glob("*.safetensors")
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(before) == 1
+    assert isinstance(later, EgoStep)
+    assert list(run.look(1, "later_drives", later))[-1] == pytest.approx(1.0)  # its driver has kept what it saw
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 def test_a_step_drives_the_scenarios_of_its_families_alone(run: RecipeRun):
     held_out = run.recipe.step(HELD_OUT)
     assert isinstance(held_out, OwnDrivesStep)
@@ -129,7 +145,7 @@ def test_the_checkpoint_tells_how_many_times_as_far_off_as_expected_proposals_we
     training = load_ego_training(run.folder / "ego" / WEIGHTS, run.config().perception)
     training.load_state_dict({name: weights.get(name, value) for name, value in training.state_dict().items()})
     query = query_of(training.perception)
-    told = with_ego_tokens(load_tokens(run.folder / "tokens" / HELD_OUT), query)
+    told = with_ego_tokens(load_tokens(run.folder / "tokens_longer" / HELD_OUT), query)
     known = [one for one in told if one.plan is not None and one.plan.known.all()]
     off = np.mean([np.abs(one.features.proposal - one.plan.path) for one in known], axis=0)
     with torch.inference_mode():
@@ -172,7 +188,7 @@ def test_the_card_says_what_each_step_learned_from(run: RecipeRun):
 
 
 def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRun, tmp_path: Path):
-    for name in ("tokens", "tokenizer", "sequences", "perception"):
+    for name in ("tokens_sequences", "tokenizer", "sequences", "perception"):
         shutil.copytree(run.folder / name, tmp_path / name)
     script = tmp_path / "together.py"
     script.write_text(
@@ -198,9 +214,10 @@ def test_two_processes_train_one_step_together_and_share_its_batch(run: RecipeRu
 def test_recorded_drives_are_learned_from_without_anybody_driving():
     recipe = TINY.of_recorded_drives()
     names = [step.name for step in recipe.steps]
-    assert names == ["perception", "sequences", "ego", "schooling", "alignment", "interaction", "planning"]
+    words = ["schooling", "alignment", "interaction"]
+    assert names == ["perception", "sequences", *words, "longer", "late", "planning"]
     read = [step.reads for step in recipe.steps if isinstance(step, PerceptionStep | EgoStep | LanguageStep)]
-    assert read == [(TRAIN,)] * 6
+    assert read == [(TRAIN,)] * 7
     # there, what is learned to be sent and again after that would be learned twice from the same
     small = [step.name for step in SMALL.of_recorded_drives().steps]
     assert [name for name in small if name.startswith("ego")] == ["ego"]
@@ -227,7 +244,7 @@ def test_a_recipe_that_thinks_makes_a_model_that_does_and_no_other(run: RecipeRu
     thinking = RecipeRun(replace(TINY, steps=(step,), thinks=True), tmp_path / "thinking")
     for part in ("tokenizer", "drives"):
         shutil.copytree(run.folder / part, thinking.folder / part)
-    list(thinking.look(1, truth=True))
+    list(thinking.look(1, TRAIN, step))
     thinking.run(step)
     made = thinking.export()
     assert load_config(made).thinks

@@ -37,19 +37,16 @@ def test_unknown_points_of_a_plan_do_not_count():
 
 
 def test_a_plans_loss_is_its_mean_error():
-    plan = plan_label()
-    errors = replace(plan, path=torch.full_like(plan.path, 7.0))
-    assert loss(torch.zeros(1, 6, 2), errors) * PLAN_METRES == pytest.approx(7.0)
+    way = straight_way()
+    assert loss(way[None] + 7.0, replace(plan_label(), path=way)) * PLAN_METRES == pytest.approx(7.0)
 
 
-@pytest.mark.parametrize(("worse", "better"), [((0, 1), (5, 1)), ((2, 0), (2, 1))], ids=["sooner", "to the side"])
-def test_what_is_driven_first_and_what_leaves_the_lane_counts_most(worse: tuple[int, int], better: tuple[int, int]):
-    found = torch.randn(1, 6, 2)
-    plans = [replace(plan_label(), path=found[0].clone()) for _ in range(2)]
-    for plan, where in zip(plans, (worse, better), strict=True):
-        plan.path[where] += 1.0
-    off, less_off = (loss(found, plan) for plan in plans)
-    assert off > 1.5 * less_off > 0.0
+def test_what_is_driven_first_counts_most():
+    plan = replace(plan_label(), path=straight_way())
+    off = [straight_way()[None] for _ in range(2)]
+    for path, point in zip(off, (0, 5), strict=True):
+        path[0, point, 1] += 1.0
+    assert loss(off[0], plan) == pytest.approx(6 * loss(off[1], plan), rel=1e-3)
 
 
 def test_expected_errors_are_learned_and_the_path_is_not_bent_by_them():
@@ -79,17 +76,38 @@ def straight_way() -> torch.Tensor:
     return torch.stack([torch.zeros(6), 2.0 * torch.arange(1, 7)], dim=1)
 
 
-def caution_loss(found: torch.Tensor, wanted: torch.Tensor) -> float:
+def losses_of(found: torch.Tensor, wanted: torch.Tensor) -> dict[str, float]:
     answer = EgoAnswer(torch.zeros(1, DIM), found[None], torch.ones(1, 6, 2))
     losses = proposal_losses(answer, [replace(plan_label(), path=wanted)], caution=2.0)
     assert set(losses) == {"plan", "doubt", "too_far"}
-    return losses["too_far"].item() * PLAN_METRES
+    return {name: loss.item() * PLAN_METRES for name, loss in losses.items()}
 
 
-@pytest.mark.parametrize("way", [straight_way(), turning_way()], ids=["straight", "turn"])
-def test_too_far_counts_along_the_way_alone_and_only_ahead(way: torch.Tensor):
+def caution_loss(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return losses_of(found, wanted)["too_far"]
+
+
+def directions(way: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Along a way's pieces and to their right, [6, 2] each."""
     onwards = torch.nn.functional.normalize(way.diff(dim=0, prepend=torch.zeros(1, 2)), dim=1)
-    across = onwards.flip(1) * torch.tensor([1.0, -1.0])
+    return onwards, onwards.flip(1) * torch.tensor([1.0, -1.0])
+
+
+WAYS = pytest.mark.parametrize("way", [straight_way(), turning_way()], ids=["straight", "turn"])
+
+
+@WAYS
+def test_an_error_across_the_way_counts_twice_what_one_along_it_does(way: torch.Tensor):
+    onwards, across = directions(way)
+    for off in (onwards, -onwards):
+        assert losses_of(way + off, way)["plan"] == pytest.approx(1 / 3, rel=0.02)
+    for off in (across, -across):
+        assert losses_of(way + off, way)["plan"] == pytest.approx(2 / 3, rel=0.02)
+
+
+@WAYS
+def test_too_far_counts_along_the_way_alone_and_only_ahead(way: torch.Tensor):
+    onwards, across = directions(way)
     assert caution_loss(way + onwards, way) == pytest.approx(2.0 / 3, rel=0.01)
     assert caution_loss(way - onwards, way) == 0.0
     assert caution_loss(way + across, way) < 0.02

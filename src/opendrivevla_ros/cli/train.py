@@ -180,7 +180,7 @@ def _make(
                 show_progress(other.name, run.drive(other, hands))
             if isinstance(step, EgoStep | LanguageStep):
                 for kind in step.reads:
-                    show_progress("look at the drives", run.look(hands, kind, truth=step.truth))
+                    show_progress("look at the drives", run.look(hands, kind, step))
             console.print(f"{step.name}: {step.loop.steps} steps in {run.folder / step.name}")
             together = training_processes(processes, step.loop.batch_size)
             launch(["train", step.name, *options], together, what=f"the stage {step.name}")
@@ -200,7 +200,7 @@ def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> N
     from opendrivevla_ros.datasets.drive_store import DriveStore
     from opendrivevla_ros.training.ego_state import ego_samples, train_ego_state
     from opendrivevla_ros.training.own_drives import draw_own_drives
-    from opendrivevla_ros.training.recipe import ALL_SEEN, EXPERT_DRIVES, SMALL, TRAIN
+    from opendrivevla_ros.training.recipe import EXPERT_DRIVES, HELD_OUT, SMALL, TRAIN, OwnDrivesStep
     from opendrivevla_ros.training.world_drives import draw_drives
     from opendrivevla_ros.world.seeds import Split
 
@@ -210,7 +210,8 @@ def _make_ego_state(output: Path, stages: list[str] | None, processes: int) -> N
     show_progress("drives", (done / count for done in drawn))
     drawing = draw_own_drives(undisturbed, None, EXPERT_DRIVES.numbers, image_size=None, processes=processes)
     show_progress(EXPERT_DRIVES.name, drawing)
-    read = [kind for kind in ALL_SEEN if (output / "drives" / kind).is_dir()]
+    driven = [step.name for step in SMALL.steps if isinstance(step, OwnDrivesStep) and step.name != HELD_OUT]
+    read = [kind for kind in (TRAIN, *driven) if (output / "drives" / kind).is_dir()]
     samples = [sample for kind in read for sample in ego_samples(DriveStore(output / "drives" / kind))]
     result = output / "ego_state"
     loss = train_ego_state(samples, result, source=", ".join(read))

@@ -57,7 +57,7 @@ class EgoPolicy(WordlessPolicy):
 
 @dataclass(frozen=True)
 class EgoDriver:
-    """What an ego's step left in `weights`, at the wheel. What its perception saw is kept in `tokens`."""
+    """What a step left in `weights` that learned to propose, at the wheel. What it saw is kept in `tokens`."""
 
     weights: Path
     config: OpenDriveVlaConfig
@@ -77,7 +77,11 @@ class EgoDriver:
 
 
 def load_ego_training(weights: Path, config: PerceptionConfig) -> EgoTraining:
-    """What the step has left in a weights file. Raises TrainingError for a broken file, or of another perception."""
+    """What a step has left in a weights file of perception and its query, without what only training has.
+
+    Raises TrainingError for a broken file, or of another perception.
+    """
     training = EgoTraining(PerceptionNetwork(config))
-    take_weights(training, load_weights(weights), weights)
+    kept = {name: part for name, part in load_weights(weights).items() if name.startswith("perception.")}
+    take_weights(training, kept, weights)
     return training

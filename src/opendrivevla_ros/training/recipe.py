@@ -76,9 +76,9 @@ TrainingStep = PerceptionStep | EgoStep | LanguageStep | PlanningStep
 class OwnDrivesStep:
     """Somebody drives those training scenarios `first` to `first + scenarios` that are of `families`.
 
-    driver: name of the step in which it learned to propose paths, by which alone it drives; EXPERT for the expert,
-    whom nobody disturbs, as in the drives in which open loop is measured; None for the policy as it is by now. Nothing
-    learns.
+    driver: name of the step in which it learned to propose paths, by which alone it drives (perception learns that
+    too); EXPERT for the expert, whom nobody disturbs, as in the drives in which open loop is measured; None for the
+    policy as it is by now. Nothing learns.
     """
 
     name: str
@@ -153,6 +153,11 @@ class StepRecipe(Generic[TrainsT]):
         again = [step.name for step in self.steps if step.name in sent and step.name != last[type(step)]]
         return replace(self.without([*(step.name for step in driven), *again]), scenarios=0)
 
+    def training_until(self, step: TrainsT | OwnDrivesStep) -> tuple[TrainsT, ...]:
+        """The steps that train before this one, and this one if it does."""
+        before = self.training_before(step)
+        return before if isinstance(step, OwnDrivesStep) else (*before, step)
+
     def training_step(self, name: str) -> TrainsT:
         """The step of that name, which trains. Raises TrainingError."""
         step = self.step(name)
@@ -218,6 +223,7 @@ LATE = (  # and with those after them
     "stopped_queue",
 )
 JUNCTIONS = ("junction_left", "junction_right", "junction_straight")  # and in the end
+WALKING = ("crossing_pedestrian", "occluded_pedestrian")
 HELD_OUT_DRIVES = OwnDrivesStep(HELD_OUT, first=70000, scenarios=70, driver=EXPERT)
 OWN = (  # who drives them: see `rounds`
     OwnDrivesStep("drives_1", first=2520, scenarios=280),
@@ -230,6 +236,7 @@ OWN = (  # who drives them: see `rounds`
 CAUTIOUS = OwnDrivesStep("drives_7", first=80080, scenarios=1120, families=JUNCTIONS)
 DRIVEN = (*SEEN, *(driven.name for driven in OWN))
 ALL_SEEN = (*DRIVEN, CAUTIOUS.name)
+LATER = OwnDrivesStep("drives_8", first=90090, scenarios=840, driver="longer", families=(*JUNCTIONS, *WALKING))
 PROPOSING = LoopSettings(steps=12000, learning_rate=2e-3, batch_size=128, clip_norm=1.0)
 # Enough to drive with: those drives are what is wanted of it. In the last round there are twice as many to learn from.
 SETTING_OUT = (*(replace(PROPOSING, steps=2000) for _ in OWN[1:]), replace(PROPOSING, steps=4000))
@@ -250,6 +257,28 @@ def rounds(step: Callable[..., ProposesT], name: str) -> Iterator[ProposesT | Ow
     yield step("caution_1", GROWING_CAUTIOUS, reads=DRIVEN, caution=CAUTION)
     yield replace(CAUTIOUS, driver="caution_1")
     yield step("caution", GROWING_CAUTIOUS, reads=ALL_SEEN, caution=CAUTION)
+
+
+# Perception's losses still fell at its end. It learns on while it proposes paths, so that it can be sent out at once;
+# who reads it learns again from what it sees by then. Captions were no better than those of a model that sees nothing:
+# they get a larger share.
+LONGER = (
+    PerceptionStep(
+        "longer",
+        LoopSettings(steps=1800, learning_rate=3e-4, batch_size=2, warmup_steps=100, save_every=100),
+        4,
+        fixed_norms=True,
+    ),
+    LATER,
+    EgoStep("caution_2", replace(PROPOSING, steps=2000), reads=(TRAIN, LATER.name), caution=CAUTION),
+    LanguageStep(
+        "speaking",
+        "instruction",
+        _speaking(400, 1e-3),
+        {"plan": 4.0, "caption": 2.5, "question": 2.5, "agent": 1.0},
+        reads=(TRAIN, LATER.name),
+    ),
+)
 
 
 SMALL = Recipe(
@@ -276,6 +305,7 @@ SMALL = Recipe(
         ),
         LanguageStep("interaction", "interaction", _speaking(200, 5e-4), {"agent": 4.0, "question": 1.0, "plan": 5.0}),
         LanguageStep("driving", "instruction", _speaking(1200, 1.5e-3), reads=ALL_SEEN),
+        *LONGER,
     ),
 )
 # Stage 3 as published comes after all others here, at a tenth of their rates: what perception has learned must last.

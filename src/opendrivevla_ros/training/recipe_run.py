@@ -70,20 +70,21 @@ class RecipeRun(StepRun[Recipe]):
         config = small(len(tokenizer), int(tokenizer.eos_token_id))
         return replace(config, model_id=f"{config.model_id}-thinking", thinks=True) if self.recipe.thinks else config
 
-    def look(self, processes: int, kind: str = TRAIN, *, truth: bool = False) -> Iterator[float]:
-        """Has the trained perception see all drives, for the language stages; yields the share that it has seen.
+    def look(self, processes: int, kind: str, step: EgoStep | LanguageStep | None = None) -> Iterator[float]:
+        """Has perception see all drives of a kind, as in `drives`, for a step that reads them; yields the share done.
 
-        kind: of the drives, as in `drives`. truth: keep what is there in place of what perception sees, which need
-        not be trained then.
+        step: whose perception it is, the last that trains before it; a step that reads the truth gets what is there,
+        and needs none. None for what the whole recipe has made.
         """
-        folder = self._features(kind, truth)
-        if truth:
-            yield from see_drives(self.drives(kind), folder, self.config(), None, processes=processes)
+        if isinstance(step, LanguageStep) and step.truth:
+            there = self._features(kind, None)
+            yield from see_drives(self.drives(kind), there, self.config(), None, processes=processes)
             return
-        seen_by = [step for step in self.recipe.steps if isinstance(step, PerceptionStep)][-1]
+        seer = self._seer(self.recipe.steps[-1] if step is None else step)
         prefix = "perception."
-        weights = self.weights_after(seen_by)
+        weights = self.weights_after(seer)
         perception = {name.removeprefix(prefix): part for name, part in weights.items() if name.startswith(prefix)}
+        folder = self._features(kind, seer)
         yield from see_drives(self.drives(kind), folder, self.config(), perception, processes=processes)
 
     def drive(self, step: OwnDrivesStep, processes: int) -> Iterator[float]:
@@ -95,9 +96,10 @@ class RecipeRun(StepRun[Recipe]):
                 self.save_checkpoint(self.weights_before(step), folder, card=f"for {step.name}\n")
             )
         elif step.driver != EXPERT:
-            self.weights_after(self.recipe.training_step(step.driver))
+            proposing = self.recipe.training_step(step.driver)
+            self.weights_after(proposing)
             weights = self.folder / step.driver / WEIGHTS
-            driver = EgoDriver(weights, self.config(), self._features(step.name, truth=False))
+            driver = EgoDriver(weights, self.config(), self._features(step.name, self._seer(proposing)))
         yield from draw_own_drives(
             self.folder / "drives" / step.name,
             driver,
@@ -106,8 +108,13 @@ class RecipeRun(StepRun[Recipe]):
             processes=processes,
         )
 
-    def _features(self, kind: str, truth: bool) -> Path:
-        return self.folder / ("truth" if truth else "tokens") / kind
+    def _seer(self, step: Step) -> PerceptionStep:
+        """Whose perception a step reads, or is."""
+        return [one for one in self.recipe.training_until(step) if isinstance(one, PerceptionStep)][-1]
+
+    def _features(self, kind: str, seer: PerceptionStep | None) -> Path:
+        """The folder of what somebody sees of drives; None for the truth."""
+        return self.folder / ("truth" if seer is None else f"tokens_{seer.name}") / kind
 
     def weights_before(self, step: Step) -> dict[str, Tensor]:
         """All parts as the training before has left them. Raises TrainingError where that is not done.
@@ -166,7 +173,7 @@ class RecipeRun(StepRun[Recipe]):
         """See `ego_step.proposal_scales`, of the held-out drives."""
         model = OpenDriveVlaModel(self.config())
         take_weights(model, _common(weights, model.state_dict()), self.folder)
-        seen = load_tokens(self._features(HELD_OUT, truth=False))
+        seen = load_tokens(self._features(HELD_OUT, self._seer(self.recipe.steps[-1])))
         return proposal_scales(seen, query_of(model.perception))
 
     def save_checkpoint(
@@ -197,7 +204,8 @@ class RecipeRun(StepRun[Recipe]):
         if isinstance(step, PlanningStep):
             spoken = SpokenClips(self.drives(), config, step.frames, step.shares)
             return EndToEndTraining(model, self.tokenizer()), spoken
-        seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, step.truth))]
+        seer = None if isinstance(step, LanguageStep) and step.truth else self._seer(step)
+        seen = [sample for kind in step.reads for sample in load_tokens(self._features(kind, seer))]
         if isinstance(step, EgoStep):
             return EgoTraining(model.perception, step.caution), Moments(seen)
         if not step.truth:

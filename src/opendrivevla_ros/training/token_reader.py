@@ -19,6 +19,7 @@ from opendrivevla_ros.training.labels import LINE_POINTS, BoxLabels, PlanLabel
 SPEED_UNIT = 5.0  # m/s
 LINE_METRES = 10.0  # the unit of a line's error
 STANDING_METRES = 0.01  # of a way in 0.5 s that is none, and leads ahead
+ACROSS = 2.0  # times an error across the way counts what one along it does
 DOUBT_WEIGHT = 0.1  # of a loss that shares no weights with the others, but the clipped norm of the gradients
 
 
@@ -87,27 +88,35 @@ def doubt_loss(answer: EgoAnswer, wanted: Tensor, known: Tensor) -> Tensor:
 def plan_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
     """Mean absolute error of positions [B, 6, 2] of the lidar origin, lidar frame, over the known [B, 6]; 0 for none.
 
-    The sooner, the more it counts, as 1 / time, and to the side twice: a vehicle follows the first second and a half
-    of a plan, then the next one comes; a lane leaves it a metre, and a gap ahead many.
+    The sooner, the more it counts, as 1 / time, and across the way that is wanted twice: a vehicle follows the first
+    second and a half of a plan, then the next one comes; a lane leaves it a metre, and a gap ahead many. In a turn
+    the way ends where at first its side was.
     """
-    sooner = _sooner(found)
-    weights = known[..., None] * torch.stack([2 * sooner, sooner], 1)
-    return ((found - wanted).abs() * weights).sum() / weights.sum().clamp(min=1e-6)
+    along, across = _along_and_across(found - wanted, wanted)
+    return _weighted(along.abs() + ACROSS * across.abs(), known)
 
 
 def too_far(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
     """Mean of how far positions [B, 6, 2] lie ahead of those wanted, metres, 0 for those behind; as `plan_error`.
 
     Beside an absolute error it makes a median a quantile (Koenker and Bassett 1978): where it is as likely as not that
-    somebody is in the way, the lower of two speeds is right. Ahead is along the way that is wanted; across it, a turn
-    must be neither wide nor tight.
+    somebody is in the way, the lower of two speeds is right. Across the way, a turn must be neither wide nor tight.
     """
+    along, _ = _along_and_across(found - wanted, wanted)
+    return _weighted(along.clamp(min=0.0), known)
+
+
+def _along_and_across(off: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets [B, 6, 2] from the positions wanted, along the way that leads to each and to its right, [B, 6]."""
     way = wanted.diff(dim=1, prepend=torch.zeros_like(wanted[:, :1]))
-    onwards = F.normalize(way + way.new_tensor([0.0, STANDING_METRES]), dim=-1)
-    ahead = ((found - wanted) * onwards).sum(-1).clamp(min=0.0)
-    weights = known * _sooner(found)
-    # 3 as in `plan_error`, where the way ahead has one share and the side two
-    return (ahead * weights).sum() / (3 * weights.sum()).clamp(min=1e-6)
+    x, y = F.normalize(way + way.new_tensor([0.0, STANDING_METRES]), dim=-1).unbind(-1)
+    return off[..., 0] * x + off[..., 1] * y, off[..., 0] * y - off[..., 1] * x
+
+
+def _weighted(errors: Tensor, known: Tensor) -> Tensor:
+    """Mean of errors [B, 6] over the known, in which along the way has one share and across it ACROSS."""
+    weights = known * _sooner(errors)
+    return (errors * weights).sum() / ((1 + ACROSS) * weights.sum()).clamp(min=1e-6)
 
 
 def _sooner(paths: Tensor) -> Tensor:
