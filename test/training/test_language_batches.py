@@ -202,7 +202,7 @@ def test_the_first_thought_is_the_error_of_the_points_where_the_question_ends(to
         training.answers.thought.points.bias.copy_(said_points(STOP).flatten() / POINT_METRES)
     assert training(turns()[1:])["points"].item() == pytest.approx(0.0, abs=1e-6)  # the question's answer has none
     points = torch.stack([said_points(DRIVE_ON), said_points(STOP)])
-    off = plan_error(points, said_points(STOP).expand_as(points), torch.ones(2, 6))
+    off = plan_error(said_points(STOP).expand_as(points), points, torch.ones(2, 6))
     assert training(turns())["points"].item() == pytest.approx(off.item(), rel=1e-5)
     assert training(turns()[2:])["points"].item() == 0.0
 

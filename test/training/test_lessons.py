@@ -19,6 +19,7 @@ from opendrivevla_ros.training.language_samples import AGENT_NUMBERS, LINE_NUMBE
 from opendrivevla_ros.training.lessons import Lesson, Lessons, LessonTraining
 from opendrivevla_ros.training.moments import Moment, Moments
 from opendrivevla_ros.training.text_tasks import TextTask
+from opendrivevla_ros.training.token_reader import plan_error
 from opendrivevla_ros.training.truth_encoder import TruthEncoder
 
 PATH = torch.tensor([[0.0, 4.0 * step] for step in range(1, 7)])
@@ -76,8 +77,10 @@ def test_what_is_thought_is_the_distance_to_the_path_and_nothing_of_the_filling(
     with torch.no_grad():
         thought.points.bias.copy_(PATH.flatten() / POINT_METRES)
     few, many = moment(1, 1), moment(9, 5, path=PATH + 3.0)
+    off = plan_error(PATH[None], PATH[None] + 3.0, torch.ones(1, 6)).item()
+    assert off > 2.0
     assert school([lesson(few)])["thinking"].item() == pytest.approx(0.0, abs=1e-6)
-    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(3.0 / 2, rel=1e-4)
+    assert school([lesson(few, many)])["thinking"].item() == pytest.approx(off / 2, rel=1e-4)
 
 
 def test_a_moment_is_thought_about_alike_beside_any_other(school: LessonTraining):
