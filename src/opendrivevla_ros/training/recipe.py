@@ -271,7 +271,12 @@ LONGER = (
     ),
     LATER,
     # Of 2,000 steps at twice the rate, more was learned by heart: on drives held out it was further off.
-    EgoStep("caution_2", replace(PROPOSING, steps=800, learning_rate=1e-3), reads=(TRAIN, LATER.name), caution=CAUTION),
+    EgoStep(
+        "caution_2",
+        replace(PROPOSING, steps=800, learning_rate=1e-3),
+        reads=(TRAIN, LATER.name),
+        caution=CAUTION,
+    ),
     LanguageStep(
         "speaking",
         "instruction",
