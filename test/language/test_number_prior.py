@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -10,7 +11,7 @@ from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.generation import TrajectoryGenerator
 from opendrivevla_ros.language.grammar import trajectory_grammar
 from opendrivevla_ros.language.model import LanguageConfig
-from opendrivevla_ros.language.number_prior import NumberPlace, NumberPrior
+from opendrivevla_ros.language.number_prior import MODEL_WEIGHT, NumberPlace, NumberPrior
 
 DIGITS = [*"0123456789", "-", "."]
 PATH = np.array([[0.0, 2.34], [-0.1, 9.96], [0.1, 10.04], [-0.32, 14.0], [-1.08, 19.97], [-2.5, 25.0]])
@@ -78,6 +79,31 @@ def test_who_knows_nothing_writes_the_proposal(any_tokenizer: PreTrainedTokenize
     plan = generator.generate(embeddings, prior=prior(np.abs(PATH), scale=0.01)).waypoints[0]
     np.testing.assert_allclose(plan, np.round(np.abs(PATH), 1))
     assert np.abs(generator.generate(embeddings).waypoints[0] - PATH).max() > 1.0
+
+
+def test_the_model_and_the_prior_are_weighed(small_model, small_tokenizer: PreTrainedTokenizerFast):
+    decoder = Decoder(small_model, max_length=256, rows=64)
+    generator = TrajectoryGenerator(decoder, trajectory_grammar(small_tokenizer))
+    embeddings = small_model.model.embed_tokens.weight[:20].detach()
+    opening = "<traj_start>[("
+
+    def said(told: NumberPrior | None) -> dict[str, float]:
+        """Log probabilities of the digits that plans were seen to begin with."""
+        drawn = generator.generate(
+            embeddings, prior=told, samples=63, temperature=3.0, generator=torch.Generator().manual_seed(0)
+        )
+        rows = zip(drawn.texts, drawn.log_probabilities, strict=True)
+        return {text.removeprefix(opening)[0]: float(scores[0]) for text, scores in rows}
+
+    told = NumberPrior(np.full((6, 2), 4.6), np.full((6, 2), 1.0), decimals=2)
+    alone, both = said(None), said(told)
+    seen = [digit for digit in alone if digit in both]
+    assert len(seen) >= 4
+    shares = told.log_shares(after(opening), seen)
+    for digit, share in zip(seen[1:], shares[1:], strict=True):
+        assert both[digit] - both[seen[0]] == pytest.approx(
+            MODEL_WEIGHT * (alone[digit] - alone[seen[0]]) + share - shares[0], abs=1e-3
+        )
 
 
 def test_scales_that_are_none_are_refused():

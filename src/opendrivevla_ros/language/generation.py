@@ -18,7 +18,7 @@ from opendrivevla_ros.core.geometry import Array
 from opendrivevla_ros.language.deadline import Deadline
 from opendrivevla_ros.language.decoder import Decoder
 from opendrivevla_ros.language.grammar import TokenGrammar
-from opendrivevla_ros.language.number_prior import NumberPlace, NumberPrior
+from opendrivevla_ros.language.number_prior import MODEL_WEIGHT, NumberPlace, NumberPrior
 from opendrivevla_ros.language.quantisation import linear
 from opendrivevla_ros.language.trajectory_text import parse_trajectory
 
@@ -88,8 +88,8 @@ class TrajectoryGenerator:
         """The greedy plan for a prompt [L, hidden], and `samples` more at `temperature`, in one batch.
 
         prefix: the ids of the prompt's unchanging text beginning (`prompt.text_prefix`). repetition_penalty: as in
-        `transformers`, over the tokens generated so far. prior: by whose probabilities the model's are multiplied.
-        on_text: gets the greedy text in pieces as it comes.
+        `transformers`, over the tokens generated so far. prior: by whose probabilities the model's are multiplied,
+        those to the power of `MODEL_WEIGHT`. on_text: gets the greedy text in pieces as it comes.
         Raises DeadlineExceeded; ValueError for a prompt that leaves no room for a plan.
         """
         if temperature <= 0:
@@ -184,7 +184,7 @@ class TrajectoryGenerator:
         while True:
             logits = penalised(linear(hidden, self._head).float()) + self._barrier[states]
             if prior is not None:
-                logits = logits.log_softmax(-1) + torch.stack(
+                logits = MODEL_WEIGHT * logits.log_softmax(-1) + torch.stack(
                     [self._told(prior, state, place) for state, place in zip(states, places, strict=True)]
                 )
             decided = decide(logits, temperature, generator)

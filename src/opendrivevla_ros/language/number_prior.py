@@ -3,6 +3,7 @@
 A small model knows within a few decimetres what it wants to write, and says it in digits, each right or wrong. So its
 probability of a digit is multiplied by the prior's, as two models of language are in shallow fusion (arXiv
 1503.03535): where one is unsure the other decides, and where the model is sure of another road it still takes it.
+As there, the two are weighed: the model has read the proposal in its prompt, so most of what it says is said twice.
 """
 
 from collections import defaultdict
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from opendrivevla_ros.core.geometry import Array
 
 REACH = 8  # scales on either side of the proposed value, beyond which the prior knows nothing
+MODEL_WEIGHT = 0.25  # of the model's log-probabilities beside the prior's
 DOUBT = 1e-4  # of the prior, spread over all ways to go on: what it thinks impossible may still be said
 _IN_NUMBERS = frozenset("-.0123456789")
 
